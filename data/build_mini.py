@@ -1,0 +1,220 @@
+"""Builds VECBench-mini: procedural pictures with a known label distribution, test split and training files.
+
+    python data/build_mini.py --output-dir data/VECBench-mini               # test split only
+    python data/build_mini.py --output-dir data/VECBench-mini --split train # captions, stages 1 to 3
+
+The same seed gives the same files bit by bit. A split that is complete (its manifest is there and says the
+same arguments) is left as it is; anything else is built anew beside it and moved into place at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import random
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emocaliber.mini.scene import Scene
+
+# Rises whenever the same seed would give other files, so that an old build is not taken for a new one.
+BUILD_VERSION = 1
+IMAGE_SIZES = (112, 140, 168, 196, 224)
+# Shares of the in-distribution tasks in each training stage.
+TASK_SHARES = {
+    "EmoSet-8": 0.20,
+    "WebEmo-25": 0.26,
+    "WebEmo-7": 0.18,
+    "FI-8": 0.10,
+    "WebEmo-2": 0.14,
+    "FI-2": 0.12,
+}
+# 60 / 30 / 10, as VEC-CoT is split.
+STAGE_SHARES = {"stage1": 0.6, "stage2": 0.3, "stage3": 0.1}
+STYLES = {"Abstract-8": "abstract", "Artphoto-8": "ink"}
+
+
+def main() -> None:
+    """Build one split, or say that it is there."""
+    args = parse_arguments()
+    from emocaliber.records import write_text_atomic
+
+    folder: Path = args.output_dir
+    arguments = {"build_version": BUILD_VERSION, "seed": args.seed}
+    arguments |= {"n_test": args.n_test} if args.split == "test" else {"n_train": args.n_train}
+    manifest_path = folder / f"manifest_{args.split}.json"
+    if is_complete(manifest_path, arguments):
+        print(f"{folder}: the {args.split} split is already built")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest_path.unlink(missing_ok=True)
+    shutil.rmtree(folder / "images" / args.split, ignore_errors=True)
+    files = build_test(folder, args) if args.split == "test" else build_train(folder, args)
+    sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    manifest = {
+        "arguments": arguments,
+        "sha256": sums,
+        "image_sha256": hash_images(folder / "images" / args.split),
+    }
+    write_text_atomic(manifest_path, json.dumps(manifest, indent=1) + "\n")
+    print(f"{folder}: {args.split} split built, {', '.join(path.name for path in files)}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output-dir", type=Path, required=True)
+    parser.add_argument("--split", choices=("test", "train"), default="test")
+    parser.add_argument("--n-test", type=int, default=220, help="test rows of each task (default 220)")
+    parser.add_argument(
+        "--n-train", type=int, default=16000, help="training rows of all stages (default 16000)"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    for name in ("n_test", "n_train"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    return args
+
+
+def is_complete(manifest_path: Path, arguments: dict[str, int]) -> bool:
+    """Whether the split was built to its end with these arguments (the manifest is written last)."""
+    try:
+        manifest = json.loads(manifest_path.read_text())
+    except (OSError, ValueError):
+        return False
+    return bool(manifest.get("arguments") == arguments) and all(
+        (manifest_path.parent / name).is_file() for name in manifest["sha256"]
+    )
+
+
+def hash_images(folder: Path) -> str:
+    """Give one sum over the names and contents of all pictures."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.jpg")):
+        digest.update(
+            path.relative_to(folder).as_posix().encode() + hashlib.sha256(path.read_bytes()).digest()
+        )
+    return digest.hexdigest()
+
+
+def make_row(
+    folder: Path, split: str, task: str, index: int, seed: int
+) -> tuple[dict[str, Any], Scene, random.Random]:
+    """Draw one scene and its label, save its picture; the record is the published one plus `posterior`."""
+    from emocaliber.mini.drawing import draw
+    from emocaliber.mini.scene import sample_scene
+    from emocaliber.mini.world import posterior
+    from emocaliber.prompts import conversation
+    from emocaliber.taxonomy import TASKS
+
+    # A name per row as its seed: rows do not depend on one another, and no two splits share one.
+    rng = random.Random(f"VECBench-mini/{seed}/{split}/{task}/{index}")
+    scene = sample_scene(rng, STYLES.get(task, "photo"), object_against_habit=task == "UnbiasedEmo-6")
+    truth = posterior(task, scene)
+    label = rng.choices(list(truth), weights=list(truth.values()))[0]
+    image = f"images/{split}/{task}/{index:05d}.jpg"
+    path = folder / image
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw(scene, rng.choice(IMAGE_SIZES)).save(path, quality=92)
+    candidates = list(TASKS[task].labels)
+    record = {
+        "id": f"mini-{split}-{task}-{index:05d}",
+        "image": image,
+        "conversations": conversation(image, candidates),
+        "task": task,
+        "ground_truth": label,
+        "candidates": candidates,
+        "posterior": {name: round(p, 6) for name, p in truth.items()},
+    }
+    return record, scene, rng
+
+
+def with_progress(rows: list[tuple[str, str, int]], what: str) -> Iterator[tuple[str, str, int]]:
+    """Go through the rows under a progress bar."""
+    from tqdm import tqdm
+
+    return iter(tqdm(rows, desc=what, unit="image", mininterval=1.0, file=sys.stderr))
+
+
+def build_test(folder: Path, args: argparse.Namespace) -> list[Path]:
+    """Write the test split; returns its files."""
+    from emocaliber.records import write_jsonl_atomic
+    from emocaliber.taxonomy import TASKS
+
+    records, scenes = [], []
+    plan = [("test", task, index) for task in TASKS for index in range(args.n_test)]
+    for split, task, index in with_progress(plan, "VECBench-mini test"):
+        record, scene, _ = make_row(folder, split, task, index, args.seed)
+        records.append(record)
+        scenes.append({"id": record["id"], "scene": scene.to_json()})
+    write_jsonl_atomic(folder / "test.jsonl", records)
+    write_jsonl_atomic(folder / "test_scenes.jsonl", scenes)
+    return [folder / "test.jsonl", folder / "test_scenes.jsonl"]
+
+
+def plan_train(n_train: int) -> list[tuple[str, str, int]]:
+    """(stage, task, index) of every training row, stages apart so that they share no picture."""
+    plan = []
+    start = dict.fromkeys(TASK_SHARES, 0)
+    for stage, stage_share in STAGE_SHARES.items():
+        for task, task_share in TASK_SHARES.items():
+            count = max(1, round(n_train * stage_share * task_share))
+            plan += [(stage, task, start[task] + offset) for offset in range(count)]
+            start[task] += count
+    return plan
+
+
+def build_train(folder: Path, args: argparse.Namespace) -> list[Path]:
+    """Captions, stage-1 chats, stage-2 records with their chain, stage-3 prompts."""
+    from emocaliber.mini.chains import CAPTION_PROMPT, caption, reasoning
+    from emocaliber.prompts import conversation, user_prompt
+    from emocaliber.records import write_jsonl_atomic
+    from emocaliber.response import render
+
+    captions, rows = [], {stage: [] for stage in STAGE_SHARES}  # type: ignore[var-annotated]
+    for stage, task, index in with_progress(plan_train(args.n_train), "VECBench-mini train"):
+        record, scene, rng = make_row(folder, "train", task, index, args.seed)
+        image, candidates, label = record["image"], record["candidates"], record["ground_truth"]
+        if stage == "stage3":
+            rows[stage].append(record)
+            continue
+        chain = reasoning(scene, label, rng)
+        if stage == "stage2":
+            # The stage-1 model is asked as it was trained: without a confidence.
+            question = conversation(image, candidates, with_confidence=False)
+            rows[stage].append(record | {"conversations": question, "reasoning": chain})
+            continue
+        captions.append(chat(image, CAPTION_PROMPT, caption(scene), {"id": record["id"]}))
+        named = {key: record[key] for key in ("id", "task", "ground_truth")}
+        prompt = user_prompt(candidates, with_confidence=False)
+        rows[stage].append(chat(image, prompt, render(chain, label), named))
+    files = {"captions": captions, **rows}
+    # Tasks in turn would teach one after the other; every file is shuffled once, by the seed.
+    for name, content in files.items():
+        random.Random(f"VECBench-mini/{args.seed}/{name}").shuffle(content)
+        write_jsonl_atomic(folder / f"train_{name}.jsonl", content)
+    return [folder / f"train_{name}.jsonl" for name in files]
+
+
+def chat(image: str, question: str, answer: str, named: dict[str, str]) -> dict[str, Any]:
+    """One training row as ms-swift reads it."""
+    from emocaliber.prompts import SYSTEM_PROMPT
+
+    messages = [
+        {"role": "system", "content": SYSTEM_PROMPT},
+        {"role": "user", "content": f"<image>{question}"},
+        {"role": "assistant", "content": answer},
+    ]
+    return named | {"messages": messages, "images": [image]}
+
+
+if __name__ == "__main__":
+    main()

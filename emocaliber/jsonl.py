@@ -1,0 +1,166 @@
+"""Files of JSON lines: read naming the place of every fault, write leaving nothing half-written."""
+
+import gzip
+import json
+import os
+import uuid
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from io import BufferedReader
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, NoReturn
+
+PathLike = str | os.PathLike[str]
+
+
+class RecordError(ValueError):
+    """A user's mistake in the data. The message is one line: where, what is wrong, what to do."""
+
+
+def read_jsonl(path: PathLike) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number from 1, object) for every line that is not blank, of a plain or gzipped file.
+
+    Raises RecordError for a file that cannot be read and for a line that is not a JSON object.
+    """
+    try:
+        with _open_for_reading(path) as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield number, _decode(line, f"{path}:{number}")
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or str(error) or "unexpected end of file"
+        raise RecordError(f"{path}: cannot be read ({reason}); give a readable file of JSON lines") from None
+
+
+def _open_for_reading(path: PathLike) -> BufferedReader | gzip.GzipFile:
+    with open(path, "rb") as file:
+        is_gzip = file.read(2) == b"\x1f\x8b"
+    return gzip.open(path, "rb") if is_gzip else open(path, "rb")
+
+
+def _decode(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line.decode("utf-8-sig"), parse_constant=_refuse_constant)
+    except UnicodeDecodeError:
+        raise RecordError(f"{where}: not UTF-8 text; save the file as UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
+        raise RecordError(f"{where}: not JSON ({reason}); write one JSON object a line") from None
+    if not isinstance(record, dict):
+        raise RecordError(
+            f"{where}: a JSON {type(record).__name__}, not an object; write one JSON object a line"
+        )
+    return record
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise json.JSONDecodeError(f"{name} is no JSON number", name, 0)
+
+
+def _encode(row: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
+    except UnicodeEncodeError:  # a lone surrogate: JSON can hold it as an escape, UTF-8 cannot
+        return json.dumps(row, allow_nan=False).encode("ascii") + b"\n"
+
+
+def _write_atomic(path: PathLike, write: Callable[[IO[bytes]], None]) -> None:
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text_atomic(path: PathLike, text: str) -> None:
+    """Write a UTF-8 text: afterwards the file holds all of it, or what it held before."""
+    _write_atomic(path, lambda file: _write_all(file, [text.encode("utf-8")]))
+
+
+def write_jsonl_atomic(path: PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON lines, gzipped for a name in `.gz`: all of them, or the file stays what it was.
+
+    Raises ValueError for a number that JSON does not have (NaN, infinity).
+    """
+    lines = map(_encode, rows)
+    if os.fspath(path).endswith(".gz"):
+        # One member per file without name and time: the same rows give the same bytes.
+        _write_atomic(path, lambda file: _write_all(file, [gzip.compress(b"".join(lines), mtime=0)]))
+    else:
+        _write_atomic(path, lambda file: _write_all(file, lines))
+
+
+def _write_all(file: IO[bytes], parts: Iterable[bytes]) -> None:
+    for part in parts:
+        file.write(part)
+
+
+class JsonlAppender:
+    """Adds rows to a file of JSON lines that survives being killed between or in the middle of writes.
+
+    Opening repairs a last line that was cut off: a complete object gets its line end, anything else is
+    removed. Each `write` is one append of one line; `fsync=True` also waits for the disk.
+    """
+
+    def __init__(self, path: PathLike, *, fsync: bool = False) -> None:
+        self._fsync = fsync
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        _repair_last_line(path)
+        self._descriptor: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append one row. Raises ValueError after `close`, and for NaN and infinity."""
+        if self._descriptor is None:
+            raise ValueError("write to a closed JsonlAppender")
+        line = memoryview(_encode(row))
+        while line:
+            line = line[os.write(self._descriptor, line) :]
+        if self._fsync:
+            os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Close the file; more than once does no harm."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> "JsonlAppender":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _repair_last_line(path: PathLike) -> None:
+    if not os.path.exists(path):
+        return
+    with open(path, "r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        start, tail = size, b""
+        while start and b"\n" not in tail:
+            step = min(start, 1 << 16)
+            start -= step
+            file.seek(start)
+            tail = file.read(step) + tail
+        torn = tail[tail.rfind(b"\n") + 1 :]
+        if not torn:
+            return
+        try:
+            _decode(torn, "")
+        except RecordError:
+            file.truncate(size - len(torn))
+        else:
+            file.seek(0, os.SEEK_END)
+            file.write(b"\n")

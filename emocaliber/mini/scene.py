@@ -1,0 +1,152 @@
+"""What a scene of VECBench-mini is made of, and how scenes are drawn at random."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+LIGHTS = ("sunny", "golden", "overcast", "stormy", "night")
+GROUNDS = ("meadow", "beach", "snow", "street")
+OBJECTS = ("balloon", "firework", "mountain", "flower", "fire", "gravestone", "snake", "garbage")
+POSTURES = ("standing", "jumping", "crouching", "lying")
+FACES = ("smiling", "crying", "shouting", "neutral")
+DISTANCES = ("touching", "near", "far")
+MARKS = ("none", "hearts", "scratches")
+STROKES = ("waves", "spikes", "dots")
+STYLES = ("photo", "ink", "abstract")
+
+MOODS = ("amusement", "anger", "awe", "contentment", "disgust", "excitement", "fear", "sadness")
+PLEASANT_MOODS = frozenset({"amusement", "awe", "contentment", "excitement"})
+
+# What each value suggests most, and so what a scene made for a mood tends to contain.
+HABITS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "light": {
+        "amusement": ("sunny",),
+        "anger": ("stormy",),
+        "awe": ("golden", "night"),
+        "contentment": ("golden", "sunny"),
+        "disgust": ("overcast",),
+        "excitement": ("sunny",),
+        "fear": ("night", "stormy"),
+        "sadness": ("overcast",),
+    },
+    "ground": {
+        "amusement": ("beach",),
+        "anger": ("street",),
+        "awe": ("snow",),
+        "contentment": ("meadow",),
+        "disgust": ("street",),
+        "excitement": ("beach",),
+        "fear": ("meadow", "street"),
+        "sadness": ("snow",),
+    },
+    "object": {
+        "amusement": ("balloon",),
+        "anger": ("fire",),
+        "awe": ("mountain",),
+        "contentment": ("flower",),
+        "disgust": ("garbage",),
+        "excitement": ("firework",),
+        "fear": ("snake",),
+        "sadness": ("gravestone",),
+    },
+    "posture": {
+        "amusement": ("jumping", "standing"),
+        "anger": ("standing",),
+        "awe": ("standing",),
+        "contentment": ("lying",),
+        "disgust": ("crouching",),
+        "excitement": ("jumping",),
+        "fear": ("crouching",),
+        "sadness": ("crouching", "lying"),
+    },
+    "face": {
+        "amusement": ("smiling",),
+        "anger": ("shouting",),
+        "awe": ("neutral", "smiling"),
+        "contentment": ("smiling",),
+        "disgust": ("neutral", "shouting"),
+        "excitement": ("smiling", "shouting"),
+        "fear": ("shouting", "crying"),
+        "sadness": ("crying",),
+    },
+}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One picture before it is drawn. `None` means that the scene has no such thing.
+
+    `side` is the half of the picture in which the figure stands (-1 left, 1 right); `look_seed`
+    decides shapes and shades that carry no meaning.
+    """
+
+    style: str
+    light: str
+    ground: str | None
+    object: str | None
+    posture: str | None
+    face: str | None
+    distance: str | None
+    mark: str
+    strokes: str | None
+    side: int
+    look_seed: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the fields as a JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Scene:
+        """Read what `to_json` gave."""
+        return cls(**value)
+
+
+def draw_value(
+    rng: random.Random,
+    attribute: str,
+    values: Sequence[str],
+    mood: str,
+    coherence: float,
+    against: bool = False,
+) -> str:
+    """One value: with chance `coherence` the habit of the mood (or, `against`, of any other), else any."""
+    if rng.random() >= coherence:
+        return rng.choice(values)
+    habit = HABITS[attribute][mood]
+    if against:
+        return rng.choice([value for value in values if value not in habit])
+    return rng.choice(habit)
+
+
+def sample_scene(rng: random.Random, style: str = "photo", object_against_habit: bool = False) -> Scene:
+    """A scene made with a mood in mind, followed more or less: `coherence` varies from scene to scene.
+
+    That spread is what makes some pictures plain and others truly ambiguous.
+    """
+    mood = rng.choice(MOODS)
+    coherence = rng.choice((0.35, 0.7, 0.9, 1.0))
+    light = draw_value(rng, "light", LIGHTS, mood, coherence)
+    # A mark usually contradicts the mood: hearts over something grim, scratches over something pleasant.
+    mark = "none"
+    if rng.random() < 0.3:
+        contradicting, agreeing = "hearts", "scratches"
+        if mood in PLEASANT_MOODS:
+            contradicting, agreeing = agreeing, contradicting
+        mark = contradicting if rng.random() < 0.75 else agreeing
+    side = rng.choice((-1, 1))
+    look_seed = rng.getrandbits(32)
+    if style == "abstract":
+        strokes = rng.choice(STROKES)
+        return Scene(style, light, None, None, None, None, None, mark, strokes, side, look_seed)
+    ground = draw_value(rng, "ground", GROUNDS, mood, 0.5 * coherence)
+    thing = draw_value(rng, "object", OBJECTS, mood, coherence, against=object_against_habit)
+    posture = face = distance = None
+    if rng.random() < 0.7:
+        posture = draw_value(rng, "posture", POSTURES, mood, 0.8 * coherence)
+        face = draw_value(rng, "face", FACES, mood, coherence)
+        distance = rng.choice(DISTANCES)
+    return Scene(style, light, ground, thing, posture, face, distance, mark, None, side, look_seed)

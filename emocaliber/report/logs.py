@@ -1,0 +1,106 @@
+"""`metric.log` and `metric_conf.log`: the published tables, and under them where every row went."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from emocaliber.report import tables
+from emocaliber.report.summary import Evaluation, Summary
+
+_ACCURACY_FIELDS = (("acc", "Acc"), ("f1", "F1"))
+_CONFIDENCE_FIELDS = (*_ACCURACY_FIELDS, ("ece", "ECE"), ("brier", "Brier"), ("auroc", "ROC AUC"))
+_MOST_REASONS = 12
+
+
+def metric_log(evaluation: Evaluation) -> str:
+    """The text of `metric.log`: table, row counts, tab-separated lines."""
+    rows = [*evaluation.tasks, evaluation.overall]
+    return "\n\n".join([metric_part(evaluation), tables.tab_separated(rows, _ACCURACY_FIELDS)]) + "\n"
+
+
+def metric_conf_log(evaluation: Evaluation) -> str:
+    """The text of `metric_conf.log`: table, counts, truth where known, thresholds, tab-separated lines."""
+    pooled = [*evaluation.groups, evaluation.overall]
+    thresholds = tables.threshold_text([(row.name, row.thresholds) for row in pooled])
+    parts = [
+        confidence_part(evaluation),
+        "Answers whose confidence is at least a threshold (Coverage: their share of all rows)\n" + thresholds,
+        tables.tab_separated([*evaluation.tasks, *pooled], _CONFIDENCE_FIELDS),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def metric_part(evaluation: Evaluation) -> str:
+    """The part of `metric.log` that is printed as well: the table and the row counts under it."""
+    return "\n".join([tables.metric_table(evaluation.tasks, evaluation.overall), *_row_counts(evaluation)])
+
+
+def confidence_part(evaluation: Evaluation) -> str:
+    """The part of `metric_conf.log` that is printed as well: table, counts, truth where it is known."""
+    table = tables.confidence_table(evaluation.tasks, evaluation.groups, evaluation.overall)
+    part = "\n".join([table, *_row_counts(evaluation), *_confidence_counts(evaluation)])
+    truth = _truth_section(evaluation)
+    return f"{part}\n\n{truth}" if truth else part
+
+
+def _row_counts(evaluation: Evaluation) -> list[str]:
+    rows = evaluation.overall
+    lines = [
+        f"Rows: {rows.n} = {rows.answered} answered + {rows.unparsed} unparsed + {rows.failed} failed",
+        "  (an unparsed or failed row counts as wrong in Acc and as the label unknown in F1)",
+    ]
+    lines += _reasons(evaluation, "unparsed", lambda summary: summary.unparsed_reasons)
+    lines += _reasons(evaluation, "failed", lambda summary: summary.failed_reasons)
+    return lines + _reasons(evaluation, "flagged", lambda summary: summary.flags)
+
+
+def _confidence_counts(evaluation: Evaluation) -> list[str]:
+    rows = evaluation.overall
+    lines = [
+        f"Confidence: {rows.n_with_confidence} of {rows.n} rows state one",
+        "  (ECE over 10 bins, Brier and ROC AUC are over these; "
+        f"{rows.n_unparsed_with_confidence} of them unparsed, counting as wrong)",
+    ]
+    return lines + _reasons(evaluation, "without confidence", lambda summary: summary.no_confidence_reasons)
+
+
+def _reasons(
+    evaluation: Evaluation, kind: str, counts_of: Callable[[Summary], Mapping[str, int]]
+) -> list[str]:
+    """One line a reason: how many rows, and of which tasks."""
+    counts = counts_of(evaluation.overall)
+    lines = []
+    for reason, n in list(counts.items())[:_MOST_REASONS]:
+        shares = [(task.name, counts_of(task).get(reason, 0)) for task in evaluation.tasks]
+        where = ", ".join(f"{tables.printable(name)} {share}" for name, share in shares if share)
+        lines.append(f"  {kind}, {tables.printable(reason)}: {n} ({where})")
+    rest = list(counts.values())[_MOST_REASONS:]
+    if rest:
+        lines.append(f"  {kind}, {len(rest)} more reasons: {sum(rest)} (see metrics.json)")
+    return lines
+
+
+def _truth_section(evaluation: Evaluation) -> str | None:
+    overall = evaluation.overall.truth
+    if overall is None:
+        return None
+    blocks = [
+        [line for row in block if (line := _truth_scores(row))]
+        for block in (evaluation.tasks, evaluation.groups, [evaluation.overall])
+    ]
+    lines = [
+        f"Against the true label distributions, known for {overall.n} of {evaluation.overall.n} rows:",
+        "  Bayes Acc: the accuracy that no model can beat, the mean of the largest p(label | image)",
+        "  Confidence gap: mean |c - p(answer | image)| over the rows with a confidence c, "
+        f"{overall.n_with_confidence} in all",
+        tables.truth_table(blocks),
+    ]
+    return "\n".join(lines)
+
+
+def _truth_scores(row: Summary) -> tuple[str, list[float | None], int] | None:
+    truth = row.truth
+    if truth is None:
+        return None
+    share = truth.acc / truth.bayes_acc if truth.acc is not None and truth.bayes_acc else None
+    return row.name, [truth.acc, truth.bayes_acc, share, truth.gap], truth.n

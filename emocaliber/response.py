@@ -1,0 +1,252 @@
+"""The grammar of an answer: `render` writes it, `parse` reads whatever a model wrote."""
+
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Context, Decimal
+from itertools import pairwise
+from typing import NamedTuple
+
+from emocaliber.taxonomy import labels_equal_to, labels_named_in, normalise_label
+
+SECTIONS = ("element", "human", "context", "interaction", "analysis")
+"""The five steps of the reasoning, in order."""
+
+_NAMES = ("think", *SECTIONS, "answer", "confidence")
+_TAG = re.compile(rf"<(/?)({'|'.join(_NAMES)})\s{{0,8}}>", re.IGNORECASE | re.ASCII)
+
+_TAGS = tuple(f"<{slash}{name}>" for name in _NAMES for slash in ("", "/"))
+_LONGEST_TAG = max(map(len, _TAGS))
+_REASONING_TAGS = ("think", *(f"{slash}{name}" for name in SECTIONS for slash in ("", "/")), "/think")
+
+# Quotes, brackets and markup that models put around a number.
+_WRAPPING = " \t\r\n{}[]()\"'`*,;:\u2018\u2019\u201c\u201d"
+_FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
+_NUMBER = re.compile(r"([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?)\s?(%?)")
+_LONGEST_NUMBER = 64
+_EXACT = Context(prec=2 * _LONGEST_NUMBER)
+
+
+class _Piece(NamedTuple):
+    """A tag of the grammar (`answer`, `/answer`), or one of the kinds below."""
+
+    kind: str
+    text: str = ""
+
+
+_TEXT = "(text)"
+_REASONING = "(closed reasoning)"
+_CUT_TAG = "(beginning of a tag)"
+
+
+def render(reasoning: Mapping[str, str], answer: str, confidence: Decimal | float | None = None) -> str:
+    """Write an answer in the grammar, on one line; the confidence, if there is one, with two decimals.
+
+    Raises ValueError for what could not be read back: a missing, empty or unknown section, an empty
+    answer, text that holds a tag of the grammar, a confidence outside [0, 1].
+    """
+    if set(reasoning) != set(SECTIONS):
+        raise ValueError(f"reasoning must have exactly the sections {SECTIONS}, not {tuple(reasoning)}")
+    parts = {**reasoning, "answer": answer}
+    for name, text in parts.items():
+        if not text.strip() or _TAG.search(text):
+            raise ValueError(f"{name} must be a text without tags of the grammar, not {text!r}")
+    sections = "".join(f"<{name}>{reasoning[name].strip()}</{name}>" for name in SECTIONS)
+    rendered = f"<think>{sections}</think><answer>{answer.strip()}</answer>"
+    if confidence is None:
+        return rendered
+    exact = Decimal(str(confidence))
+    if not (exact.is_finite() and 0 <= exact <= 1):
+        raise ValueError(f"confidence must lie in [0, 1], not {confidence}")
+    return f"{rendered}<confidence>{exact.quantize(Decimal('0.01'), ROUND_HALF_UP)}</confidence>"
+
+
+@dataclass(frozen=True)
+class ParsedResponse:
+    """What a response says; where it does not say a thing, the reason.
+
+    `label` is spelt as in the candidates. `label_reason`: `no_answer` (nothing was answered), `ambiguous`
+    (more than one candidate), `not_a_candidate`. `confidence` is the decimal that was written, in [0, 1].
+    `confidence_reason`: `missing`, `not_a_number`, `out_of_range`. `flags`: `truncated` (the text stops
+    inside an element), `fallback` (no answer tag, the label was read from the text after the reasoning),
+    `rescaled` (a confidence in (1, 100] without a percent sign), `synonym` (a synonym or a misspelling of
+    the label), `malformed_reasoning` (not the five sections, each once, filled and in order, in one
+    `<think>`). `reasoning` holds the sections that were found.
+    """
+
+    label: str | None
+    label_reason: str | None
+    confidence: Decimal | None
+    confidence_reason: str | None
+    flags: frozenset[str]
+    reasoning: dict[str, str]
+
+
+def parse(text: str, candidates: Sequence[str]) -> ParsedResponse:
+    """Read a response. Returns a value for every input, never raises, and takes linear time.
+
+    Only what stands outside `<think>…</think>` is an answer or a confidence; the last of each counts. A
+    `<think>` that is never closed ends where an answer or a confidence begins.
+    """
+    pieces = _split(text if isinstance(text, str) else "")
+    visible = _outside_reasoning(pieces)
+    label, label_reason, flags = _read_label(visible, candidates)
+    confidence, confidence_reason, confidence_flags = _read_confidence(visible)
+    reasoning, well_formed = _read_reasoning(pieces)
+    flags |= confidence_flags
+    if not well_formed:
+        flags.add("malformed_reasoning")
+    if _is_truncated(pieces, visible):
+        flags.add("truncated")
+    return ParsedResponse(label, label_reason, confidence, confidence_reason, frozenset(flags), reasoning)
+
+
+def _split(text: str) -> list[_Piece]:
+    """Cut a text into tags of the grammar and the text between them.
+
+    The beginning of a tag at the end of a cut-off text becomes a last piece of the kind `_CUT_TAG`.
+    """
+    body = text.rstrip()
+    bracket = body.rfind("<", max(0, len(body) - _LONGEST_TAG))
+    tail = body[bracket:].lower() if bracket >= 0 else ""
+    is_cut = tail != "" and any(tag.startswith(tail) and tag != tail for tag in _TAGS)
+    if is_cut:
+        body = body[:bracket]
+    pieces = []
+    position = 0
+    for match in _TAG.finditer(body):
+        if match.start() > position:
+            pieces.append(_Piece(_TEXT, body[position : match.start()]))
+        pieces.append(_Piece(f"{match[1]}{match[2].lower()}"))
+        position = match.end()
+    if position < len(body):
+        pieces.append(_Piece(_TEXT, body[position:]))
+    return [*pieces, _Piece(_CUT_TAG)] if is_cut else pieces
+
+
+def _outside_reasoning(pieces: list[_Piece]) -> list[_Piece]:
+    """Replace every closed `<think>…</think>`, nested ones included, by one piece `_REASONING`."""
+    close_of: dict[int, int] = {}
+    opened: list[int] = []
+    for position, piece in enumerate(pieces):
+        if piece.kind == "think":
+            opened.append(position)
+        elif piece.kind == "/think" and opened:
+            close_of[opened.pop()] = position
+    visible = []
+    position = 0
+    while position < len(pieces):
+        if position in close_of:
+            visible.append(_Piece(_REASONING))
+            position = close_of[position]
+        else:
+            visible.append(pieces[position])
+        position += 1
+    return visible
+
+
+def _contents(visible: list[_Piece], name: str) -> Iterator[tuple[str, bool]]:
+    """Yield, for every element of that name, its text and whether it is closed by a tag.
+
+    An element that is not closed ends where the next answer or confidence begins. One that is cut off
+    right after its tag says nothing and is passed over.
+    """
+    inside: list[str] | None = None
+    for piece in visible:
+        if piece.kind.lstrip("/") in ("answer", "confidence"):
+            if inside is not None:
+                yield " ".join(inside), piece.kind == f"/{name}"
+            inside = [] if piece.kind == name else None
+        elif inside is not None and piece.kind == _TEXT:
+            inside.append(piece.text)
+    if inside is not None and "".join(inside).strip():
+        yield " ".join(inside), False
+
+
+def _last(contents: Iterator[tuple[str, bool]]) -> tuple[str, bool] | None:
+    return next(iter(deque(contents, maxlen=1)), None)
+
+
+def _read_label(visible: list[_Piece], candidates: Sequence[str]) -> tuple[str | None, str | None, set[str]]:
+    answer = _last(_contents(visible, "answer"))
+    is_fallback = answer is None and all(piece.kind != "answer" for piece in visible)
+    text = (_after_reasoning(visible) if is_fallback else answer[0] if answer else "").strip()
+    match = labels_equal_to(text, candidates)
+    if not match.labels:
+        match = labels_named_in(text, candidates)
+    if len(match.labels) == 1:
+        flags = {"fallback"} if is_fallback else set()
+        return match.labels[0], None, flags | ({"synonym"} if match.by_synonym else set())
+    if match.labels:
+        return None, "ambiguous", set()
+    says_nothing = is_fallback or not normalise_label(text)
+    return None, "no_answer" if says_nothing else "not_a_candidate", set()
+
+
+def _after_reasoning(visible: list[_Piece]) -> str:
+    """Give the text after the reasoning, confidences left out; nothing if the reasoning never ends."""
+    after: list[str] = []
+    in_think = in_section = in_confidence = False
+    for kind, text in visible:
+        name = kind.lstrip("/")
+        if name == "think" or kind == _REASONING:
+            in_think, in_section = kind == "think", False
+            after.clear()
+        elif name in SECTIONS:
+            in_section = kind == name
+            after.clear()
+        elif name == "confidence":
+            in_confidence = kind == name
+        elif kind == _TEXT and not in_confidence:
+            after.append(text)
+    return "" if in_think or in_section else " ".join(after)
+
+
+def _read_confidence(visible: list[_Piece]) -> tuple[Decimal | None, str | None, set[str]]:
+    stated, is_closed = _last(_contents(visible, "confidence")) or ("", True)
+    if not stated.strip():
+        return None, "missing", set()
+    # Numbers are short; a longer text is not read at all, so that arithmetic on the result stays cheap.
+    if len(stated.strip()) > _LONGEST_NUMBER:
+        return None, "not_a_number", set()
+    bare = stated.translate(_FULL_WIDTH).rstrip(_WRAPPING + ".").lstrip(_WRAPPING)
+    match = _NUMBER.fullmatch(bare)
+    # `0.` in a cut-off text is the beginning of some number, not zero.
+    if not match or (not is_closed and stated.rstrip().endswith(".")):
+        return None, "not_a_number", set()
+    number = Decimal(match[1])
+    if number == 0:
+        number = number.copy_abs()
+    is_rescaled = not match[2] and 1 < number <= 100
+    if match[2] or is_rescaled:
+        number = number.scaleb(-2, _EXACT)
+    if not 0 <= number <= 1:
+        return None, "out_of_range", set()
+    return number, None, {"rescaled"} if is_rescaled else set()
+
+
+def _read_reasoning(pieces: list[_Piece]) -> tuple[dict[str, str], bool]:
+    """Give the filled sections (the last of each name) and whether they are as the grammar asks."""
+    sections: dict[str, str] = {}
+    for piece, following in pairwise(pieces):
+        if piece.kind in SECTIONS and following.kind == _TEXT and following.text.strip():
+            sections[piece.kind] = following.text.strip()
+    tags = tuple(piece.kind for piece in pieces if piece.kind != _TEXT)
+    others = (kind for kind in tags[len(_REASONING_TAGS) :] if kind in _REASONING_TAGS)
+    is_ordered = tags[: len(_REASONING_TAGS)] == _REASONING_TAGS and not any(others)
+    return {name: sections[name] for name in SECTIONS if name in sections}, (
+        is_ordered and len(sections) == len(SECTIONS)
+    )
+
+
+def _is_truncated(pieces: list[_Piece], visible: list[_Piece]) -> bool:
+    """Does the text stop in a tag, in an element, or in a `<think>` that nothing follows?"""
+    tags = [piece.kind for piece in pieces if piece.kind != _TEXT]
+    if tags and not tags[-1].startswith("/"):
+        return True
+    in_think = False
+    for kind, _ in visible:
+        if kind.lstrip("/") not in (*SECTIONS, _TEXT):
+            in_think = kind == "think"
+    return in_think

@@ -1,0 +1,168 @@
+"""A checkpoint before it is loaded: is it one, is it whole, which one is it, what was it made for."""
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emocaliber.records import RecordError
+
+# Larger files are recognised by their size and evenly spread samples: hashing 16 GB whole takes a minute.
+HASHED_WHOLE_BYTES = 64 * 2**20
+SAMPLES = 64
+SAMPLE_BYTES = 2**16
+
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_DECIDING = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.txt", "*.model")
+_LAYOUT_FILES = ("training_args.bin", "trainer_state.json", "args.json")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A local checkpoint folder or a name on the hub (`path` is None, and little is known)."""
+
+    name: str
+    path: Path | None
+    sha256: str | None
+    files: dict[str, int]
+    weights_bytes: int | None
+    model_type: str | None
+    max_positions: int | None
+    own_max_pixels: int | None
+
+
+def open_checkpoint(name: str) -> Checkpoint:
+    """Look at a checkpoint without loading it. Raises RecordError if it cannot be one or is not whole.
+
+    A name with exactly one slash that is no folder here (`wudq/EmoCaliber`) is one of the hub.
+    """
+    path = Path(name).expanduser()
+    if not path.is_dir():
+        if path.exists():
+            raise RecordError(
+                f"{name}: a file, not a checkpoint folder; give --checkpoint the folder it is in"
+            )
+        if _HUB_NAME.fullmatch(name) and not name.startswith("."):
+            return Checkpoint(name, None, None, {}, None, None, None, None)
+        raise RecordError(f"{name}: no such checkpoint folder; check --checkpoint")
+    config = _read_config(
+        path / "config.json", f"{name}: no config.json; give --checkpoint a checkpoint folder"
+    )
+    weights = sorted(file for pattern in _WEIGHTS for file in path.glob(pattern))
+    _check_weights(name, path, weights)
+    if not any((path / file).is_file() for file in ("tokenizer.json", "vocab.json")):
+        raise RecordError(f"{name}: no tokenizer.json; copy the tokenizer of its base model there")
+    files = sorted({file for pattern in _DECIDING for file in path.glob(pattern)} - set(_layout(path)))
+    return Checkpoint(
+        name=name,
+        path=path,
+        sha256=_fingerprint(files),
+        files={file.name: file.stat().st_size for file in files},
+        weights_bytes=sum(file.stat().st_size for file in weights),
+        model_type=config.get("model_type"),
+        max_positions=_max_positions(config),
+        own_max_pixels=_own_max_pixels(path),
+    )
+
+
+def _layout(path: Path) -> list[Path]:
+    return [path / name for name in _LAYOUT_FILES]
+
+
+def _read_config(path: Path, if_missing: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise RecordError(if_missing)
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path}: not readable JSON ({type(error).__name__}); copy it again") from None
+    if not isinstance(config, dict):
+        raise RecordError(f"{path}: not a JSON object; copy it again")
+    return config
+
+
+def _check_weights(name: str, path: Path, weights: list[Path]) -> None:
+    if not weights:
+        raise RecordError(
+            f"{name}: no weights (*.safetensors); training has not finished or they were not copied"
+        )
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        named = set(_read_config(index, "").get("weight_map", {}).values())
+        missing = sorted(named - {file.name for file in weights})
+        if missing:
+            raise RecordError(
+                f"{name}: {len(missing)} weight files are missing, such as {missing[0]}; copy them"
+            )
+    for file in weights:
+        if file.suffix == ".safetensors" and not _is_whole(file):
+            raise RecordError(
+                f"{file}: not a whole safetensors file ({file.stat().st_size:,} bytes); copy it again"
+            )
+
+
+def _is_whole(path: Path) -> bool:
+    """Compare a safetensors file's size with what its header says (a git-lfs pointer fails as well)."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > path.stat().st_size:
+            return False
+        try:
+            header = json.loads(file.read(length))
+            ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return False
+    return 8 + length + max(ends, default=0) == path.stat().st_size
+
+
+def _fingerprint(files: list[Path]) -> str:
+    """Hash names, sizes and contents; of a file over 64 MiB, samples of its content."""
+    digest = hashlib.sha256()
+    for path in files:
+        size = path.stat().st_size
+        digest.update(f"{path.name}\0{size}\0".encode())
+        with open(path, "rb") as file:
+            if size <= HASHED_WHOLE_BYTES:
+                digest.update(hashlib.sha256(file.read()).digest())
+                continue
+            for sample in range(SAMPLES):
+                file.seek((size - SAMPLE_BYTES) * sample // (SAMPLES - 1))
+                digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Hash a whole file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _max_positions(config: dict[str, Any]) -> int | None:
+    text = config.get("text_config")
+    for part in (text if isinstance(text, dict) else {}, config):
+        if isinstance(part.get("max_position_embeddings"), int):
+            return int(part["max_position_embeddings"])
+    return None
+
+
+def _own_max_pixels(path: Path) -> int | None:
+    """Read the largest image in pixels that the checkpoint's own image processor would make."""
+    for name, part in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
+        if (path / name).is_file():
+            config = _read_config(path / name, "")
+            settings = config.get(part) if part else config
+            if isinstance(settings, dict):
+                size = settings.get("size")
+                own = settings.get("max_pixels") or (
+                    size.get("longest_edge") if isinstance(size, dict) else None
+                )
+                if isinstance(own, int):
+                    return own
+    return None

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# The main job: run a checkpoint over a benchmark, evaluate, print both tables.
+#   bash inference/infer_and_eval_example.sh                                   EmoCaliber-mini on VECBench-mini
+#   CHECKPOINT=wudq/EmoCaliber DATA=/data/VECBench/test.jsonl N_GPU=8 bash inference/infer_and_eval_example.sh
+# Every setting below can be given as an environment variable; extra arguments go to inference/infer.py.
+set -euo pipefail
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+
+if [[ -z "${CHECKPOINT:-}" ]]; then # the mini checkpoint sees images of 112 x 112 pixels
+  MIN_PIXELS="${MIN_PIXELS:-3136}"
+  MAX_PIXELS="${MAX_PIXELS:-12544}"
+  EXPERIMENT_NAME="${EXPERIMENT_NAME:-mini}"
+fi
+CHECKPOINT="${CHECKPOINT:-$ROOT/models/EmoCaliber-mini}"
+MINI_DATA="$ROOT/data/VECBench-mini"
+DATA="${DATA:-$MINI_DATA/test.jsonl}"
+IMAGE_ROOT="${IMAGE_ROOT:-$(dirname "$DATA")}"
+EXPERIMENT_NAME="${EXPERIMENT_NAME:-$(basename "$CHECKPOINT")}"
+OUTPUT_DIR="${OUTPUT_DIR:-$ROOT/infer_results/$EXPERIMENT_NAME}"
+N_GPU="${N_GPU:-1}" # engines side by side, one a GPU
+TEMPERATURE="${TEMPERATURE:-0.7}"
+MAX_NEW_TOKENS="${MAX_NEW_TOKENS:-1024}"
+MIN_PIXELS="${MIN_PIXELS:-200704}" # 256 * 28 * 28
+MAX_PIXELS="${MAX_PIXELS:-451584}" # 576 * 28 * 28
+SEED="${SEED:-0}"
+
+source "$ROOT/setup_env.sh"
+if [[ "$DATA" == "$MINI_DATA/test.jsonl" ]]; then
+  python "$ROOT/data/build_mini.py" --output-dir "$MINI_DATA" # does nothing when it is complete
+fi
+python "$ROOT/inference/infer.py" --checkpoint "$CHECKPOINT" --data "$DATA" --image-root "$IMAGE_ROOT" \
+  --output-dir "$OUTPUT_DIR" --workers "$N_GPU" --temperature "$TEMPERATURE" \
+  --max-new-tokens "$MAX_NEW_TOKENS" --min-pixels "$MIN_PIXELS" --max-pixels "$MAX_PIXELS" \
+  --seed "$SEED" "$@"
+python "$ROOT/inference/evaluate.py" --predictions "$OUTPUT_DIR/predictions.jsonl" --output-dir "$OUTPUT_DIR"

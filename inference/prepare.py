@@ -1,0 +1,169 @@
+"""A record as a request to the engine: messages rendered and counted, images decoded, a seed of its own."""
+
+import hashlib
+from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from image_input import RowError, image_tokens, load_image, locate
+from PIL import Image
+
+from emocaliber.prompts import SYSTEM_PROMPT
+from emocaliber.records import record_images
+
+
+@dataclass(frozen=True)
+class PixelBudget:
+    """Pixels an image is resized to, and the side in pixels of the square that becomes one image token."""
+
+    min_pixels: int
+    max_pixels: int
+    factor: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the engine is asked for one row; `n_image_tokens` is what the pixel budget implies."""
+
+    id: str
+    prompt_token_ids: list[int]
+    images: list[Image.Image]
+    n_image_tokens: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A row that cannot be asked, and why."""
+
+    id: str
+    type: str
+    message: str
+
+
+def row_seed(seed: int, row_id: str) -> int:
+    """Give the sampling seed of a row (31 bits), from nothing but the run's seed and the row's id."""
+    digest = hashlib.sha256(f"{seed}:{row_id}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def chat_messages(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Give the messages to render: a system message first, images as bare items, no answer at the end.
+
+    An `<image>` in the text of a plain message is an image item, and images that no message mentions come
+    first in the first user message. Raises RowError if the items do not match the row's images in number.
+    """
+    messages = [
+        {"role": message.get("role"), "content": _content(message.get("content"))}
+        for message in record["conversations"]
+    ]
+    while messages and messages[-1]["role"] == "assistant":
+        messages.pop()
+    if not messages or messages[-1]["role"] != "user":
+        raise RowError("prompt_invalid", "conversations do not end in a user message")
+    if messages[0]["role"] != "system":
+        messages.insert(0, {"role": "system", "content": SYSTEM_PROMPT})
+    n_images = len(record_images(record))
+    n_items = sum(item["type"] == "image" for message in messages for item in _items(message))
+    if n_items == 0:
+        first = next(message for message in messages if message["role"] == "user")
+        first["content"] = [{"type": "image"}] * n_images + _items(first)
+    elif n_items != n_images:
+        raise RowError("prompt_invalid", f"conversations show {n_items} images, the row has {n_images}")
+    return messages
+
+
+def _items(message: Mapping[str, Any]) -> list[dict[str, Any]]:
+    content = message["content"]
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _content(content: Any) -> str | list[dict[str, Any]]:
+    if isinstance(content, str):
+        if "<image>" not in content:
+            return content
+        items: list[dict[str, Any]] = []
+        for number, text in enumerate(content.split("<image>")):
+            items += [{"type": "image"}] * (number > 0) + [{"type": "text", "text": text}] * bool(text)
+        return items
+    if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
+        raise RowError("prompt_invalid", "a message's content is neither a text nor a list of items")
+    items = []
+    for item in content:
+        if item.get("type") == "image":
+            items.append({"type": "image"})
+        elif item.get("type") == "text" and isinstance(item.get("text"), str):
+            items.append({"type": "text", "text": item["text"]})
+        else:
+            raise RowError(
+                "prompt_invalid", f"a content item is a {item.get('type')!r}, not an image or a text"
+            )
+    return items
+
+
+class Preparer:
+    """Makes requests of records for one checkpoint: its tokenizer, its limits, the data's image root."""
+
+    def __init__(
+        self,
+        *,
+        encode: Callable[[list[dict[str, Any]]], list[int]],
+        image_token_id: int,
+        forbidden_token_ids: frozenset[int],
+        max_model_len: int,
+        budget: PixelBudget,
+        image_root: Path,
+        seed: int,
+    ) -> None:
+        """`encode` renders chat messages to token ids with one `image_token_id` for each image."""
+        self._encode = encode
+        self._image_token_id = image_token_id
+        self._forbidden = forbidden_token_ids
+        self._max_model_len = max_model_len
+        self._budget = budget
+        self._image_root = image_root
+        self._seed = seed
+
+    def prepare(self, record: Mapping[str, Any]) -> Request | Refusal:
+        """Give the request of a row, or the reason why there is none."""
+        try:
+            images = [load_image(locate(self._image_root, name)) for name in record_images(record)]
+            return self._request(record, images)
+        except RowError as error:
+            return Refusal(record["id"], error.type, error.message)
+
+    def _request(self, record: Mapping[str, Any], images: list[Image.Image]) -> Request:
+        ids = self._encode(chat_messages(record))
+        if ids.count(self._image_token_id) != len(images) or not self._forbidden.isdisjoint(ids):
+            raise RowError("prompt_invalid", "the text holds a token that stands for an image or a video")
+        budget = self._budget
+        n_image_tokens = sum(
+            image_tokens(*image.size, budget.factor, budget.min_pixels, budget.max_pixels) for image in images
+        )
+        n_tokens = len(ids) - len(images) + n_image_tokens
+        if n_tokens + 1 > self._max_model_len:  # one token of answer has to fit
+            raise RowError(
+                "prompt_too_long",
+                f"{n_tokens} tokens ({n_image_tokens} of images) and an answer do not fit in "
+                f"{self._max_model_len}; raise --max-model-len or lower --max-pixels",
+            )
+        return Request(record["id"], ids, images, n_image_tokens, row_seed(self._seed, record["id"]))
+
+    def prepare_ahead(
+        self, records: Iterable[Mapping[str, Any]], *, threads: int, ahead: int
+    ) -> Generator[Request | Refusal, None, None]:
+        """Prepare rows in order, up to `ahead` of them, decoded images and all, before they are asked for."""
+        rows = iter(records)
+        with ThreadPoolExecutor(threads) as pool:
+            waiting: list[Future[Request | Refusal]] = []
+            try:
+                waiting += [pool.submit(self.prepare, row) for row in islice(rows, ahead)]
+                while waiting:
+                    ready = waiting.pop(0)
+                    waiting += [pool.submit(self.prepare, row) for row in islice(rows, 1)]
+                    yield ready.result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)

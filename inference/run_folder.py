@@ -1,0 +1,227 @@
+"""The folder of a run: what was asked (run.json), the rows done so far, and the files at its end.
+
+While it runs, finished rows are lines of `partial.jsonl` (and `partial-<i>.jsonl` of worker i), each written
+in one append. At the end they become predictions.jsonl, merged.jsonl (the published name for the same rows)
+and error.jsonl, each written whole, and the partial files go.
+"""
+
+import datetime
+import fcntl
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from emocaliber.records import (
+    JsonlAppender,
+    Record,
+    RecordError,
+    merge_by_id,
+    read_jsonl,
+    write_jsonl_atomic,
+    write_text_atomic,
+)
+
+PARTIAL = "partial.jsonl"
+FINAL = ("predictions.jsonl", "merged.jsonl", "error.jsonl")
+RUN = "run.json"
+LOCK = ".lock"
+PATIENCE_S = 10.0  # the workers of a killed run take a moment to notice
+OUTPUT_FIELDS = (
+    "id",
+    "response",
+    "samples",
+    "error",
+    "finish_reason",
+    "n_image_tokens",
+    "n_prompt_tokens",
+    "n_response_tokens",
+)
+# Failures that lie in the engine or its machine, not in the row: such a row is asked again.
+NOT_THE_ROWS_OWN = ("request_refused",)
+
+
+def utc_now() -> str:
+    """Give the time as ISO 8601 in UTC, to the second."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Name what differs between the deciding arguments of two runs, as "name 0.7 then, 0.2 now"."""
+    return [
+        f"{name} {_shown(before.get(name))} then, {_shown(now.get(name))} now"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
+
+
+def _shown(value: Any) -> str:
+    return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)
+
+
+class RunFolder:
+    """One output folder, held by one run at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.run: dict[str, Any] = {}
+        self._lock: int | None = None
+
+    def check(self, identity: Mapping[str, Any], *, overwrite: bool) -> None:
+        """Refuse a folder that cannot be written or holds another run's rows; changes nothing.
+
+        Raises RecordError with the difference.
+        """
+        folder = next(parent for parent in (self.path, *self.path.absolute().parents) if parent.exists())
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            raise RecordError(f"{self.path}: cannot be written; give another --output-dir")
+        if overwrite:
+            return
+        remedy = "give the same arguments, another --output-dir, or --overwrite"
+        if not (self.path / RUN).is_file():
+            found = [name for name in FINAL if (self.path / name).exists()]
+            if found:
+                raise RecordError(f"{self.path}: holds {found[0]} of an unknown run (no {RUN}); {remedy}")
+            return
+        difference = compare(self._read_run().get("identity", {}), identity)
+        if difference:
+            raise RecordError(
+                f"{self.path}: holds a run with other arguments: {'; '.join(difference)}; {remedy}"
+            )
+
+    def _read_run(self) -> dict[str, Any]:
+        try:
+            run = json.loads((self.path / RUN).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            run = None
+        if not isinstance(run, dict):
+            raise RecordError(f"{self.path / RUN}: not readable; use --overwrite or another --output-dir")
+        return run
+
+    def open(self, run: Mapping[str, Any], *, overwrite: bool) -> int:
+        """Take the folder, making it if need be; gives the lock's file descriptor, for workers to inherit.
+
+        `run` is what run.json says of this run; the attempts of an earlier start are kept. Raises RecordError
+        if it cannot be written or another run holds it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise RecordError(
+                f"{self.path}: cannot be written ({error.strerror}); give another --output-dir"
+            ) from None
+        self._wait_for_lock()
+        if overwrite:
+            for name in (*FINAL, RUN):
+                (self.path / name).unlink(missing_ok=True)
+            for part in self._parts():
+                part.unlink()
+        earlier = self._read_run().get("attempts", []) if (self.path / RUN).is_file() else []
+        self.run = {**run, "attempts": [*earlier, run["attempts"][0]]}
+        self.write_run()
+        return self._lock
+
+    def _wait_for_lock(self) -> None:
+        assert self._lock is not None
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise RecordError(
+                        f"{self.path}: another run is writing there; wait for it or give another --output-dir"
+                    ) from None
+                time.sleep(0.2)
+            except OSError:  # a file system without locks
+                return
+
+    @property
+    def attempt(self) -> dict[str, Any]:
+        """This start's entry of run.json; change it, then `write_run`."""
+        entry: dict[str, Any] = self.run["attempts"][-1]
+        return entry
+
+    def write_run(self) -> None:
+        """Write run.json."""
+        write_text_atomic(self.path / RUN, json.dumps(self.run, indent=2, ensure_ascii=False) + "\n")
+
+    def close_attempt(self, status: str, generate_s: float | None, before: Mapping[str, Any]) -> None:
+        """Write into run.json how this start ended and what it added in `generate_s` to the rows `before`."""
+        new = [row for identity, row in self.read_done().items() if identity not in before]
+        attempt = self.attempt
+        attempt |= {
+            "status": status,
+            "ended_at": utc_now(),
+            "rows_done_before": len(before),
+            "rows_done": len(new),
+            "prompt_tokens": sum(row.get("n_prompt_tokens", 0) for row in new),
+            "response_tokens": sum(row.get("n_response_tokens", 0) for row in new),
+        }
+        if generate_s:
+            attempt["generate_s"] = round(generate_s, 2)
+            attempt["rows_per_s"] = round(len(new) / generate_s, 2)
+            attempt["response_tokens_per_s"] = round(attempt["response_tokens"] / generate_s, 1)
+        self.write_run()
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.path.glob("partial*.jsonl"))
+
+    def part(self, worker: int | None = None) -> Path:
+        """Give the file that finished rows are appended to, of the run or of one worker."""
+        return self.path / (PARTIAL if worker is None else f"partial-{worker}.jsonl")
+
+    def appender(self, worker: int | None = None) -> JsonlAppender:
+        """Open that file for appending, its torn last line repaired."""
+        return JsonlAppender(self.part(worker))
+
+    def gather(self, *, retry_errors: bool) -> dict[str, dict[str, Any]]:
+        """Put the rows of every earlier start into one partial file and give them by id.
+
+        Rows whose failure was not their own are left out, with `retry_errors` all failed rows, so that they
+        are asked again.
+        """
+        for part in self._parts():
+            JsonlAppender(part).close()  # repairs a torn last line
+        final = self.path / FINAL[0]
+        outputs: dict[str, dict[str, Any]] = {}
+        for source in [*([final] if final.is_file() else []), *self._parts()]:
+            for _, row in read_jsonl(source):
+                error = row.get("error")
+                if error is None or not (retry_errors or error.get("type") in NOT_THE_ROWS_OWN):
+                    outputs.setdefault(row["id"], _output_fields(row))
+        write_jsonl_atomic(self.path / PARTIAL, outputs.values())
+        for part in self._parts():
+            if part.name != PARTIAL:
+                part.unlink()
+        return outputs
+
+    def read_done(self) -> dict[str, dict[str, Any]]:
+        """Give the rows on disk that the final files do not hold yet, by id."""
+        return {row["id"]: row for part in self._parts() for _, row in read_jsonl(part)}
+
+    def finish(self, records: Sequence[Record]) -> tuple[int, Counter[str]]:
+        """Write the final files; gives the number of rows with a response, and of errors by their type."""
+        merged = merge_by_id(records, self.read_done().values())
+        failed = [row for row in merged if row.get("error") is not None]
+        write_jsonl_atomic(self.path / "error.jsonl", failed)
+        write_jsonl_atomic(self.path / "merged.jsonl", merged)
+        write_jsonl_atomic(self.path / "predictions.jsonl", merged)
+        for part in self._parts():
+            part.unlink()
+        return len(merged) - len(failed), Counter(row["error"]["type"] for row in failed)
+
+    def close(self) -> None:
+        """Let another run have the folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _output_fields(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in OUTPUT_FIELDS if name in row}

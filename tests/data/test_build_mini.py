@@ -1,0 +1,137 @@
+"""VECBench-mini: the same files from the same seed, published records, disjoint splits, true labels."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from emocaliber.mini.chains import read_facts, true_facts
+from emocaliber.mini.scene import Scene
+from emocaliber.records import read_records
+from emocaliber.response import SECTIONS, parse
+from emocaliber.taxonomy import TASKS
+
+ROOT = Path(__file__).parents[2]
+
+
+def build(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "data" / "build_mini.py"), "--output-dir", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def tree_hash(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mini")
+    assert build(folder, "--n-test", "12").returncode == 0
+    assert build(folder, "--split", "train", "--n-train", "300").returncode == 0
+    return folder
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_same_seed_gives_the_same_files_bit_by_bit(built: Path, tmp_path: Path) -> None:
+    build(tmp_path, "--n-test", "12")
+    build(tmp_path, "--split", "train", "--n-train", "300")
+    assert tree_hash(tmp_path) == tree_hash(built)
+    other = tmp_path / "other"
+    build(other, "--n-test", "12", "--seed", "1")
+    assert tree_hash(other)["test.jsonl"] != tree_hash(built)["test.jsonl"]
+
+
+def test_records_are_the_published_ones_with_a_posterior(built: Path) -> None:
+    records = read_records(built / "test.jsonl")
+    assert Counter(record["task"] for record in records) == dict.fromkeys(TASKS, 12)
+    for record in records:
+        assert set(record) == {
+            *("id", "image", "conversations", "task", "ground_truth", "candidates", "posterior"),
+        }
+        image_item, text_item = record["conversations"][0]["content"]
+        assert image_item == {"type": "image", "image": record["image"]}
+        assert str(record["candidates"]) in text_item["text"]
+        assert record["candidates"] == list(TASKS[record["task"]].labels)
+        assert record["posterior"][record["ground_truth"]] > 0
+        with Image.open(built / record["image"]) as image:
+            assert 112 <= min(image.size) <= max(image.size) <= 224
+
+
+def test_splits_and_stages_share_no_picture(built: Path) -> None:
+    stages = {name: lines(built / f"train_{name}.jsonl") for name in ("stage1", "stage2", "stage3")}
+    used = [row["images"][0] if "images" in row else row["image"] for rows in stages.values() for row in rows]
+    assert len(used) == len(set(used))
+    contents = [hashlib.sha256(path.read_bytes()).digest() for path in (built / "images").rglob("*.jpg")]
+    assert len(contents) == len(set(contents)) == len(used) + 12 * len(TASKS)
+    sizes = {name: len(rows) / len(used) for name, rows in stages.items()}
+    assert sizes == pytest.approx({"stage1": 0.6, "stage2": 0.3, "stage3": 0.1}, abs=0.02)
+
+
+def test_ood_tasks_shift(built: Path) -> None:
+    scenes = {row["id"]: Scene.from_json(row["scene"]) for row in lines(built / "test_scenes.jsonl")}
+    by_task = {task: [scenes[f"mini-test-{task}-{n:05d}"] for n in range(12)] for task in TASKS}
+    assert all(scene.style == "abstract" and scene.object is None for scene in by_task["Abstract-8"])
+    assert all(scene.style == "ink" for scene in by_task["Artphoto-8"])
+    assert all(scene.style == "photo" for scene in by_task["UnbiasedEmo-6"] + by_task["EmoSet-8"])
+    assert {row["task"] for row in lines(built / "train_stage3.jsonl")} == {
+        *("EmoSet-8", "FI-2", "FI-8", "WebEmo-2", "WebEmo-7", "WebEmo-25"),
+    }
+
+
+def test_training_rows_parse_and_conclude_with_their_label(built: Path) -> None:
+    for row in lines(built / "train_stage1.jsonl"):
+        parsed = parse(row["messages"][-1]["content"], TASKS[row["task"]].labels)
+        assert parsed.label == row["ground_truth"]
+        assert parsed.confidence_reason == "missing"
+        assert tuple(parsed.reasoning) == SECTIONS
+        assert row["messages"][1]["content"].startswith("<image>")
+        assert None not in read_facts(parsed.reasoning).values()
+    for record in read_records(built / "train_stage2.jsonl"):
+        assert tuple(record["reasoning"]) == SECTIONS
+
+
+def test_labels_are_drawn_from_the_posterior(built: Path) -> None:
+    """The mean posterior of the drawn labels lies near its expectation, the mean of sum p squared."""
+    records = read_records(built / "train_stage2.jsonl") + read_records(built / "train_stage3.jsonl")
+    records += read_records(built / "test.jsonl")
+    drawn = sum(record["posterior"][record["ground_truth"]] for record in records) / len(records)
+    expected = sum(p * p for record in records for p in record["posterior"].values()) / len(records)
+    assert abs(drawn - expected) < 0.06
+
+
+def test_a_complete_build_is_left_alone_and_a_broken_one_redone(built: Path) -> None:
+    before = (built / "test.jsonl").stat().st_mtime_ns
+    again = build(built, "--n-test", "12")
+    assert "already built" in again.stdout
+    assert (built / "test.jsonl").stat().st_mtime_ns == before
+    (built / "manifest_test.json").unlink()
+    assert "test split built" in build(built, "--n-test", "12").stdout
+
+
+def test_true_facts_name_every_part() -> None:
+    scene = Scene("photo", "sunny", "snow", "snake", None, None, None, "none", None, 1, 1)
+    assert true_facts(scene) == {
+        "object": "snake",
+        "mark": "none",
+        "posture": "nobody",
+        "face": "nobody",
+        "light": "sunny",
+        "ground": "snow",
+        "distance": "alone",
+    }
+
+
+def test_wrong_arguments_are_one_line(tmp_path: Path) -> None:
+    result = build(tmp_path / "x", "--n-test", "0")
+    assert result.returncode == 2
+    assert "--n-test must be at least 1" in result.stderr
+    assert not (tmp_path / "x").exists()

@@ -1,0 +1,181 @@
+"""Summaries: where every row goes, by hand and as properties over any rows in any order."""
+
+import json
+from decimal import Decimal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emocaliber.report.as_json import metrics_json
+from emocaliber.report.logs import metric_conf_log, metric_log
+from emocaliber.report.summary import evaluate
+from emocaliber.scoring import ScoredRow
+from emocaliber.taxonomy import task_group
+
+LABELS = ("awe", "fear", "sadness")
+
+
+def scored(
+    number,
+    task="EmoSet-8",
+    truth="awe",
+    label="awe",
+    confidence=None,
+    status=None,
+    reason=None,
+    posterior=None,
+):
+    stated = None if confidence is None else Decimal(confidence)
+    status = status or ("unparsed" if label is None else "answered")
+    return ScoredRow(
+        id=f"row-{number}",
+        task=task,
+        group=task_group(task),
+        truth=truth,
+        candidates=LABELS,
+        label=label,
+        correct=label == truth,
+        confidence=stated,
+        status=status,
+        label_reason=(reason or "no_answer") if status == "unparsed" else None,
+        confidence_reason="missing" if stated is None and status != "failed" else None,
+        flags=frozenset({"truncated"}) if status == "unparsed" else frozenset(),
+        posterior=posterior,
+    )
+
+
+def failed(number, **fields):
+    return scored(number, label=None, status="failed", **fields)
+
+
+def test_every_row_is_accounted_for_and_nothing_unanswered_is_right():
+    rows = [
+        scored(1, confidence="0.8"),
+        scored(2, label="fear", confidence="0.6"),
+        scored(3, label=None, confidence="0.9", reason="ambiguous"),
+        scored(4, label=None),
+        failed(5),
+        failed(6),
+    ]
+    overall = evaluate(rows, {"row-5": "ImageError"}).overall
+    assert (overall.n, overall.answered, overall.unparsed, overall.failed) == (6, 2, 2, 2)
+    assert overall.unparsed_reasons == {"ambiguous": 1, "no_answer": 1}
+    assert overall.failed_reasons == {"ImageError": 1, "error": 1}
+    assert overall.flags == {"truncated": 2}
+    assert overall.no_confidence_reasons == {"failed": 2, "missing": 1}
+    assert (overall.n_with_confidence, overall.n_unparsed_with_confidence) == (3, 1)
+    assert overall.acc == pytest.approx(1 / 6)
+    # bins: 0.8 right -> 0.2; 0.6 wrong -> 0.6; 0.9 unparsed, so wrong -> 0.9.
+    assert overall.ece == pytest.approx(1.7 / 3)
+    assert overall.brier == pytest.approx((0.04 + 0.36 + 0.81) / 3)
+    assert overall.auroc == 0.5
+
+
+def test_tasks_come_in_the_order_of_the_tables_and_unknown_ones_after_them_in_no_group():
+    names = ["Zoo-3", "WebEmo-25", "Abstract-8", "Art-2", "FI-2"]
+    evaluation = evaluate([scored(n, task=name) for n, name in enumerate(names)])
+    assert [task.name for task in evaluation.tasks] == ["Abstract-8", "FI-2", "WebEmo-25", "Art-2", "Zoo-3"]
+    assert evaluation.tasks_of_group == {
+        "ID VSA": ("FI-2",),
+        "ID VER": ("WebEmo-25",),
+        "OOD VER": ("Abstract-8",),
+    }
+    assert sum(group.n for group in evaluation.groups) == 3
+    assert evaluation.overall.n == 5
+
+
+def test_the_group_has_the_sample_mean_and_beside_it_the_task_mean():
+    # EmoSet-8: 1 of 3 right; FI-8: 1 of 1 right, and no AUROC of its own.
+    rows = [
+        scored(1, confidence="0.9"),
+        scored(2, label="fear", confidence="0.5"),
+        scored(3, label="fear", confidence="0.5"),
+        scored(4, task="FI-8", confidence="0.9"),
+    ]
+    evaluation = evaluate(rows)
+    assert evaluation.groups[0].acc == 0.5
+    mean = evaluation.task_means["ID VER"]
+    assert mean.scores["acc"] == pytest.approx((1 / 3 + 1) / 2)
+    assert mean.n_tasks == {"acc": 2, "f1": 2, "ece": 2, "brier": 2, "auroc": 1}
+    assert mean.scores["auroc"] == 1.0
+
+
+def test_against_the_truth_by_hand():
+    sure = {"awe": 0.75, "fear": 0.25, "sadness": 0.0}
+    rows = [
+        scored(1, confidence="0.8", posterior=sure),  # |0.8 - 0.75|
+        scored(2, label="fear", confidence="0.5", posterior=sure),  # |0.5 - 0.25|
+        scored(3, label=None, confidence="0.3", posterior=sure),  # no answer: |0.3 - 0|
+        failed(4, posterior={"awe": 0.5, "fear": 0.5, "sadness": 0.0}),  # still in both accuracies
+        scored(5, confidence="0.1"),  # truth not known
+    ]
+    truth = evaluate(rows).overall.truth
+    assert truth is not None
+    assert (truth.n, truth.n_with_confidence) == (4, 3)
+    assert truth.acc == 0.25
+    assert truth.bayes_acc == pytest.approx((3 * 0.75 + 0.5) / 4)
+    assert truth.gap == pytest.approx(0.2)
+    assert evaluate([scored(5)]).overall.truth is None
+
+
+def test_json_holds_null_where_there_is_no_number():
+    content = json.loads(metrics_json(evaluate([failed(1, task="FI-2")]), {"predictions": ["a.jsonl"]}))
+    samples = content["overall"]["samples"]
+    assert [samples[score] for score in ("acc", "f1", "ece", "brier", "auroc")] == [
+        0.0,
+        0.0,
+        None,
+        None,
+        None,
+    ]
+    assert samples["thresholds"][0] == {"threshold": 0.1, "n": 0, "coverage": 0.0, "acc": None, "f1": None}
+    assert content["groups"]["ID VSA"]["samples"]["n"] == content["tasks"]["FI-2"]["n"] == 1
+    assert content["groups"]["ID VSA"]["tasks"] == ["FI-2"]
+    assert content["overall"]["task_mean"]["ece"] is None
+    assert content["predictions"] == ["a.jsonl"]
+
+
+def test_a_task_called_like_a_group_or_with_a_hostile_name_loses_nothing():
+    names = ["Overall", "ID VSA", "a\nb", "a b", "\ud800"]
+    evaluation = evaluate([scored(n, task=name) for n, name in enumerate(names)])
+    assert set(json.loads(metrics_json(evaluation, {}))["tasks"]) == set(names)
+    for log in (metric_log(evaluation), metric_conf_log(evaluation)):
+        log.encode("utf-8")
+        assert "| ID VSA          | 100.00 | 100.00 |" in log
+
+
+def test_many_reasons_are_cut_to_a_readable_list_that_still_adds_up():
+    rows = [failed(number) for number in range(30)]
+    log = metric_log(evaluate(rows, {row.id: f"Error{row.id}" for row in rows}))
+    assert log.count("  failed, ") == 13
+    assert "  failed, 18 more reasons: 18 (see metrics.json)" in log
+
+
+ROW = st.builds(
+    scored,
+    number=st.just(0),
+    task=st.sampled_from(("EmoSet-8", "FI-8", "FI-2", "Mine-3")),
+    truth=st.sampled_from(LABELS),
+    label=st.one_of(st.none(), st.sampled_from(LABELS)),
+    confidence=st.one_of(st.none(), st.integers(0, 20).map(lambda twentieths: str(Decimal(twentieths) / 20))),
+    posterior=st.one_of(st.none(), st.just({"awe": 0.1, "fear": 0.2, "sadness": 0.7})),
+)
+ROWS = st.lists(st.one_of(ROW, st.builds(failed, number=st.just(0))), min_size=1, max_size=40)
+
+
+@given(ROWS, st.randoms(use_true_random=False))
+@settings(deadline=None, max_examples=60)
+def test_no_digit_of_any_output_depends_on_the_order_and_every_count_adds_up(rows, shuffler):
+    shuffled = list(rows)
+    shuffler.shuffle(shuffled)
+    one, other = evaluate(rows), evaluate(shuffled)
+    for write in (metric_log, metric_conf_log, lambda evaluation: metrics_json(evaluation, {})):
+        assert write(one) == write(other)
+    for summary in (*one.tasks, *one.groups, one.overall):
+        assert summary.n == summary.answered + summary.unparsed + summary.failed
+        assert summary.n == summary.n_with_confidence + sum(summary.no_confidence_reasons.values())
+        assert summary.unparsed == sum(summary.unparsed_reasons.values())
+        assert summary.failed == sum(summary.failed_reasons.values())
+    assert sum(task.n for task in one.tasks) == one.overall.n == len(rows)
+    assert json.loads(metrics_json(one, {}))["overall"]["samples"]["n"] == len(rows)

@@ -1,0 +1,162 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import run_folder as module
+from run_folder import RunFolder, compare
+
+from emocaliber.records import RecordError
+
+IDENTITY = {"seed": 0, "temperature": 0.7}
+RUN = {"identity": IDENTITY, "attempts": [{"status": "running"}]}
+ROWS = [{"id": name, "task": "EmoSet-8"} for name in "abc"]
+
+
+def opened(path: Path, **options: Any) -> RunFolder:
+    folder = RunFolder(path)
+    folder.open({**RUN, "attempts": [{"status": "running"}]}, overwrite=options.pop("overwrite", False))
+    return folder
+
+
+def answer(name: str, text: str = "awe") -> dict[str, Any]:
+    return {"id": name, "response": text, "finish_reason": "stop"}
+
+
+def error(name: str, type: str) -> dict[str, Any]:
+    return {"id": name, "error": {"type": type, "message": "so it is"}}
+
+
+def mistake(call: Callable[[], object]) -> str:
+    with pytest.raises(RecordError) as caught:
+        call()
+    return str(caught.value)
+
+
+def test_differences_are_named_with_hashes_shortened() -> None:
+    before = {"data": "a" * 64, "limit": None, "seed": 0, "same": 1}
+    now = {"data": "b" * 64, "limit": 5, "same": 1}
+    assert compare(before, now) == [
+        "data aaaaaaaaaaaa then, bbbbbbbbbbbb now",
+        "limit None then, 5 now",
+        "seed 0 then, None now",
+    ]
+
+
+def test_a_run_writes_its_files_in_the_order_of_the_data(
+    tmp_path: Path, read_rows: Callable[[Path], list[Any]]
+) -> None:
+    folder = opened(tmp_path / "run")
+    assert folder.gather(retry_errors=False) == {}
+    with folder.appender() as appender:
+        for row in (answer("c"), error("b", "image_missing"), answer("a")):
+            appender.write(row)
+    n_responses, errors = folder.finish(ROWS)
+    assert (n_responses, dict(errors)) == (2, {"image_missing": 1})
+    predictions = read_rows(tmp_path / "run" / "predictions.jsonl")
+    assert [row["id"] for row in predictions] == ["a", "b", "c"]
+    assert all(row["task"] == "EmoSet-8" for row in predictions)
+    assert read_rows(tmp_path / "run" / "error.jsonl") == [predictions[1]]
+    assert read_rows(tmp_path / "run" / "merged.jsonl") == predictions
+    assert sorted(path.name for path in (tmp_path / "run").glob("partial*")) == []
+
+
+def test_rows_of_every_earlier_start_are_gathered(tmp_path: Path) -> None:
+    folder = opened(tmp_path)
+    for worker, name in ((None, "a"), (0, "b"), (3, "c")):
+        with folder.appender(worker) as appender:
+            appender.write(answer(name))
+    with open(folder.part(3), "ab") as file:
+        file.write(b'{"id": "torn", "respon')
+    folder.close()
+    folder = opened(tmp_path)
+    assert set(folder.gather(retry_errors=False)) == {"a", "b", "c"}
+    assert [path.name for path in tmp_path.glob("partial*")] == ["partial.jsonl"]
+    assert set(folder.read_done()) == {"a", "b", "c"}
+
+
+def test_a_finished_run_is_gathered_from_its_predictions(tmp_path: Path) -> None:
+    folder = opened(tmp_path)
+    with folder.appender() as appender:
+        appender.write(answer("a"))
+    folder.finish(ROWS[:1])
+    assert folder.gather(retry_errors=False) == {"a": answer("a")}
+
+
+@pytest.mark.parametrize(
+    ("retry_errors", "kept"), [(False, {"answered", "image_missing"}), (True, {"answered"})]
+)
+def test_which_errors_are_kept(retry_errors: bool, kept: set[str], tmp_path: Path) -> None:
+    folder = opened(tmp_path)
+    with folder.appender() as appender:
+        appender.write(answer("answered"))
+        appender.write(error("image_missing", "image_missing"))
+        appender.write(error("request_refused", "request_refused"))  # the engine's doing: asked again
+    assert set(folder.gather(retry_errors=retry_errors)) == kept
+
+
+def test_another_run_is_refused_and_left_alone(tmp_path: Path) -> None:
+    folder = opened(tmp_path)
+    folder.close()
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    other = RunFolder(tmp_path)
+    other.check(IDENTITY, overwrite=False)
+    message = mistake(lambda: other.check({**IDENTITY, "temperature": 0.2}, overwrite=False))
+    assert message == (
+        f"{tmp_path}: holds a run with other arguments: temperature 0.7 then, 0.2 now; "
+        "give the same arguments, another --output-dir, or --overwrite"
+    )
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    other.check({}, overwrite=True)
+
+
+def test_predictions_of_an_unknown_run_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "merged.jsonl").write_text("{}\n")
+    assert "holds merged.jsonl of an unknown run (no run.json)" in mistake(
+        lambda: RunFolder(tmp_path).check(IDENTITY, overwrite=False)
+    )
+
+
+def test_an_unreadable_run_json_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{")
+    message = mistake(lambda: RunFolder(tmp_path).check(IDENTITY, overwrite=False))
+    assert message == f"{tmp_path / 'run.json'}: not readable; use --overwrite or another --output-dir"
+
+
+def test_overwrite_discards_rows_and_earlier_starts(tmp_path: Path) -> None:
+    folder = opened(tmp_path)
+    with folder.appender(1) as appender:
+        appender.write(answer("a"))
+    folder.finish(ROWS[:1])
+    folder.close()
+    (tmp_path / "notes.txt").write_text("mine")
+    folder = opened(tmp_path, overwrite=True)
+    assert folder.gather(retry_errors=False) == {}
+    assert len(folder.run["attempts"]) == 1
+    assert not (tmp_path / "predictions.jsonl").exists()
+    assert (tmp_path / "notes.txt").exists()
+
+
+def test_starts_are_counted(tmp_path: Path) -> None:
+    for number in range(1, 3):
+        folder = opened(tmp_path)
+        folder.gather(retry_errors=False)
+        folder.close_attempt("finished", None, {})
+        folder.close()
+        run = json.loads((tmp_path / "run.json").read_text())
+        assert [attempt["status"] for attempt in run["attempts"]] == ["finished"] * number
+
+
+def test_a_folder_is_held_by_one_run_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PATIENCE_S", 0.3)
+    folder = opened(tmp_path)
+    assert "another run is writing there" in mistake(lambda: opened(tmp_path))
+    folder.close()
+    opened(tmp_path).close()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    message = mistake(lambda: RunFolder(tmp_path / "file" / "run").check(IDENTITY, overwrite=False))
+    assert message == f"{tmp_path / 'file' / 'run'}: cannot be written; give another --output-dir"
