@@ -3,62 +3,54 @@
     python data/build_confidence_targets.py --chains data/VECBench-mini/train_stage2.jsonl \\
         --samples SAMPLES/predictions.jsonl --output data/VECBench-mini/train_stage2_chat.jsonl
 
-How the published stage-2 confidences were made is not public. Ours: the target of a row is the agreement of
-the stage-1 model with the row's label, m of k samples at temperature 1, smoothed to (m + 0.5) / (k + 1), then
-blurred on purpose: squeezed into 0.30-0.95, shaken by normal noise (standard deviation 0.06) and rounded to
-steps of 0.05. So the targets vary with the picture over a wide range, but are too high where the model is
-unsure: to calibrate them is what stage 3 is for.
+How the published stage-2 confidences were made is not public. Ours: k samples of the stage-1 model are drawn
+for each row at temperature 1. The row's chain concludes with the label that most of them name, and the
+confidence is their agreement, m of k, smoothed to (m + 0.5) / (k + 1) and then blurred on purpose: squeezed
+into 0.30-0.95, shaken by normal noise (standard deviation 0.03) and rounded to steps of 0.05. So the targets
+vary with the picture over a wide range, but are too high where the model is unsure: to calibrate them is what
+stage 3 is for.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from emocaliber.command_line import CommandParser
+
 LOWEST, HIGHEST = 0.30, 0.95
-NOISE = 0.06
+NOISE = 0.03
 STEP = 0.05
 
 
 def main() -> None:
     """Read chains and samples, write the chats."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--chains", type=Path, required=True, help="records with `reasoning`, without a confidence"
-    )
-    parser.add_argument(
-        "--samples", type=Path, required=True, help="the same rows with `samples`, by inference"
-    )
+    parser = CommandParser(description=__doc__)
+    parser.add_argument("--chains", type=Path, required=True, help="stage-2 records with their `reasoning`")
+    parser.add_argument("--samples", type=Path, required=True, help="the same rows with `samples`")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    from emocaliber.records import RecordError, read_records, write_jsonl_atomic
+    from emocaliber.jsonl import RecordError, write_jsonl_atomic
+    from emocaliber.records import read_records
 
     try:
-        sampled = {row["id"]: row for row in read_records(args.samples)}
+        sampled = {row["id"]: row.get("samples") or [] for row in read_records(args.samples)}
         chains = read_records(args.chains)
-        rows, skipped = [], 0
-        for record in chains:
-            samples = sampled.get(record["id"], {}).get("samples")
-            if samples:
-                rows.append(chat_with_confidence(record, samples, args.seed))
-            else:
-                skipped += 1
+        chats = [chat_with_confidence(record, sampled.get(record["id"], []), args.seed) for record in chains]
+        rows = [chat for chat in chats if chat is not None]
         if not rows:
-            raise RecordError(
-                f"{args.samples}: no row of {args.chains} has samples; run inference with --n-samples"
-            )
+            raise RecordError(f"{args.samples}: no samples with a label; run inference with --n-samples")
     except RecordError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     write_jsonl_atomic(args.output, rows)
-    print(f"{args.output}: {len(rows)} rows, {skipped} without samples left out")
+    print(f"{args.output}: {len(rows)} rows, {len(chats) - len(rows)} without a sampled label left out")
 
 
 def target_confidence(n_agreeing: int, n_samples: int, rng: random.Random) -> Decimal:
@@ -69,22 +61,38 @@ def target_confidence(n_agreeing: int, n_samples: int, rng: random.Random) -> De
     return Decimal(steps) * Decimal(str(STEP))
 
 
-def chat_with_confidence(record: dict[str, Any], samples: list[str], seed: int) -> dict[str, Any]:
-    """The row's own chain and label, with the confidence that the samples give that label."""
-    from emocaliber.prompts import SYSTEM_PROMPT, user_prompt
+def majority(labels: Sequence[str | None]) -> tuple[str, int] | None:
+    """The label that most samples name, and how many do; of equals the one named first."""
+    counts = Counter(label for label in labels if label is not None)
+    return counts.most_common(1)[0] if counts else None
+
+
+def chat_with_confidence(record: dict[str, Any], samples: Sequence[str], seed: int) -> dict[str, Any] | None:
+    """The row's chain with the samples' conclusion and its confidence; None if no sample has a label.
+
+    Raises RecordError for a record whose chain does not conclude with its ground truth.
+    """
+    from emocaliber.jsonl import RecordError
+    from emocaliber.prompts import training_chat, user_prompt
     from emocaliber.records import record_images
     from emocaliber.response import parse, render
 
-    label, candidates = record["ground_truth"], record["candidates"]
-    agreeing = sum(parse(text, candidates).label == label for text in samples)
+    truth, candidates = record["ground_truth"], record["candidates"]
+    reasoning = record.get("reasoning")
+    if not isinstance(reasoning, dict) or not str(reasoning.get("analysis")).endswith(f" {truth}."):
+        raise RecordError(
+            f"row {record['id']!r}: no `reasoning` that concludes with {truth!r}; give stage-2 rows"
+        )
+    voted = majority([parse(text, candidates).label for text in samples])
+    if voted is None:
+        return None
+    label, agreeing = voted
+    concluded = reasoning | {"analysis": f"{reasoning['analysis'].removesuffix(f'{truth}.')}{label}."}
     confidence = target_confidence(agreeing, len(samples), random.Random(f"{seed}/{record['id']}"))
-    messages = [
-        {"role": "system", "content": SYSTEM_PROMPT},
-        {"role": "user", "content": f"<image>{user_prompt(candidates)}"},
-        {"role": "assistant", "content": render(record["reasoning"], label, confidence)},
-    ]
-    named = {key: record[key] for key in ("id", "task", "ground_truth")}
-    return named | {"messages": messages, "images": record_images(record)}
+    chat = training_chat(
+        record_images(record)[0], user_prompt(candidates), render(concluded, label, confidence)
+    )
+    return {key: record[key] for key in ("id", "task", "ground_truth")} | chat
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emocaliber.command_line import CommandParser
+
 if TYPE_CHECKING:
     from emocaliber.mini.scene import Scene
 
@@ -42,34 +44,67 @@ STYLES = {"Abstract-8": "abstract", "Artphoto-8": "ink"}
 def main() -> None:
     """Build one split, or say that it is there."""
     args = parse_arguments()
-    from emocaliber.records import write_text_atomic
-
     folder: Path = args.output_dir
     arguments = {"build_version": BUILD_VERSION, "seed": args.seed}
     arguments |= {"n_test": args.n_test} if args.split == "test" else {"n_train": args.n_train}
-    manifest_path = folder / f"manifest_{args.split}.json"
-    if is_complete(manifest_path, arguments):
+    if is_complete(folder, args.split, arguments):
         print(f"{folder}: the {args.split} split is already built")
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    manifest_path.unlink(missing_ok=True)
-    shutil.rmtree(folder / "images" / args.split, ignore_errors=True)
-    files = build_test(folder, args) if args.split == "test" else build_train(folder, args)
-    sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    try:
+        build(folder, args, arguments)
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}; give another --output-dir", file=sys.stderr)
+        raise SystemExit(2) from None
+    print(f"{folder}: {args.split} split built")
+
+
+def build(folder: Path, args: argparse.Namespace, arguments: dict[str, int]) -> None:
+    """Build the split beside the folder's content, then move it into place, the manifest last."""
+    from emocaliber.jsonl import write_text_atomic
+
+    partial = folder / f".building-{args.split}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    if args.split == "test":
+        build_test(partial, args)
+    else:
+        build_train(partial, args)
+    images = Path("images") / args.split
+    sums = {path.name: sha256(path) for path in sorted(partial.glob("*.jsonl"))}
     manifest = {
         "arguments": arguments,
         "sha256": sums,
-        "image_sha256": hash_images(folder / "images" / args.split),
+        "n_images": count_images(partial / images),
+        "image_sha256": hash_images(partial / images),
     }
-    write_text_atomic(manifest_path, json.dumps(manifest, indent=1) + "\n")
-    print(f"{folder}: {args.split} split built, {', '.join(path.name for path in files)}")
+    manifest_path(folder, args.split).unlink(missing_ok=True)
+    shutil.rmtree(folder / images, ignore_errors=True)
+    (folder / images).parent.mkdir(exist_ok=True)
+    (partial / images).rename(folder / images)
+    for name in sums:
+        (partial / name).replace(folder / name)
+    shutil.rmtree(partial)
+    write_text_atomic(manifest_path(folder, args.split), json.dumps(manifest, indent=1) + "\n")
+
+
+def manifest_path(folder: Path, split: str) -> Path:
+    """Where the split's arguments and sums are."""
+    return folder / f"manifest_{split}.json"
+
+
+def sha256(path: Path) -> str:
+    """Give the file's sum in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def count_images(folder: Path) -> int:
+    """Count the pictures in a folder and those below it."""
+    return sum(1 for _ in folder.rglob("*.jpg"))
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--output-dir", type=Path, required=True)
     parser.add_argument("--split", choices=("test", "train"), default="test")
     parser.add_argument("--n-test", type=int, default=220, help="test rows of each task (default 220)")
@@ -84,15 +119,15 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def is_complete(manifest_path: Path, arguments: dict[str, int]) -> bool:
-    """Whether the split was built to its end with these arguments (the manifest is written last)."""
+def is_complete(folder: Path, split: str, arguments: dict[str, int]) -> bool:
+    """Whether the split was built to its end with these arguments, and its files are still there."""
     try:
-        manifest = json.loads(manifest_path.read_text())
-    except (OSError, ValueError):
+        manifest = json.loads(manifest_path(folder, split).read_text())
+        same = manifest["arguments"] == arguments
+        there = all((folder / name).is_file() for name in manifest["sha256"])
+        return bool(same and there and manifest["n_images"] == count_images(folder / "images" / split))
+    except (OSError, ValueError, KeyError, TypeError):
         return False
-    return bool(manifest.get("arguments") == arguments) and all(
-        (manifest_path.parent / name).is_file() for name in manifest["sha256"]
-    )
 
 
 def hash_images(folder: Path) -> str:
@@ -144,9 +179,9 @@ def with_progress(rows: list[tuple[str, str, int]], what: str) -> Iterator[tuple
     return iter(tqdm(rows, desc=what, unit="image", mininterval=1.0, file=sys.stderr))
 
 
-def build_test(folder: Path, args: argparse.Namespace) -> list[Path]:
-    """Write the test split; returns its files."""
-    from emocaliber.records import write_jsonl_atomic
+def build_test(folder: Path, args: argparse.Namespace) -> None:
+    """Write the test split."""
+    from emocaliber.jsonl import write_jsonl_atomic
     from emocaliber.taxonomy import TASKS
 
     records, scenes = [], []
@@ -157,7 +192,6 @@ def build_test(folder: Path, args: argparse.Namespace) -> list[Path]:
         scenes.append({"id": record["id"], "scene": scene.to_json()})
     write_jsonl_atomic(folder / "test.jsonl", records)
     write_jsonl_atomic(folder / "test_scenes.jsonl", scenes)
-    return [folder / "test.jsonl", folder / "test_scenes.jsonl"]
 
 
 def plan_train(n_train: int) -> list[tuple[str, str, int]]:
@@ -172,11 +206,11 @@ def plan_train(n_train: int) -> list[tuple[str, str, int]]:
     return plan
 
 
-def build_train(folder: Path, args: argparse.Namespace) -> list[Path]:
+def build_train(folder: Path, args: argparse.Namespace) -> None:
     """Captions, stage-1 chats, stage-2 records with their chain, stage-3 prompts."""
+    from emocaliber.jsonl import write_jsonl_atomic
     from emocaliber.mini.chains import CAPTION_PROMPT, caption, reasoning
-    from emocaliber.prompts import conversation, user_prompt
-    from emocaliber.records import write_jsonl_atomic
+    from emocaliber.prompts import conversation, training_chat, user_prompt
     from emocaliber.response import render
 
     captions, rows = [], {stage: [] for stage in STAGE_SHARES}  # type: ignore[var-annotated]
@@ -192,28 +226,15 @@ def build_train(folder: Path, args: argparse.Namespace) -> list[Path]:
             question = conversation(image, candidates, with_confidence=False)
             rows[stage].append(record | {"conversations": question, "reasoning": chain})
             continue
-        captions.append(chat(image, CAPTION_PROMPT, caption(scene), {"id": record["id"]}))
+        captions.append({"id": record["id"]} | training_chat(image, CAPTION_PROMPT, caption(scene)))
         named = {key: record[key] for key in ("id", "task", "ground_truth")}
         prompt = user_prompt(candidates, with_confidence=False)
-        rows[stage].append(chat(image, prompt, render(chain, label), named))
+        rows[stage].append(named | training_chat(image, prompt, render(chain, label)))
     files = {"captions": captions, **rows}
     # Tasks in turn would teach one after the other; every file is shuffled once, by the seed.
     for name, content in files.items():
         random.Random(f"VECBench-mini/{args.seed}/{name}").shuffle(content)
         write_jsonl_atomic(folder / f"train_{name}.jsonl", content)
-    return [folder / f"train_{name}.jsonl" for name in files]
-
-
-def chat(image: str, question: str, answer: str, named: dict[str, str]) -> dict[str, Any]:
-    """One training row as ms-swift reads it."""
-    from emocaliber.prompts import SYSTEM_PROMPT
-
-    messages = [
-        {"role": "system", "content": SYSTEM_PROMPT},
-        {"role": "user", "content": f"<image>{question}"},
-        {"role": "assistant", "content": answer},
-    ]
-    return named | {"messages": messages, "images": [image]}
 
 
 if __name__ == "__main__":

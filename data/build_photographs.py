@@ -7,17 +7,16 @@ SOURCES.md beside them names authors and licences, from those packages' own note
 person's opinion and means nothing: these rows show that photographs run, not how well a model reads them.
 """
 
-import argparse
 import importlib.util
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from PIL import Image, ImageDraw
 
+from emocaliber.command_line import CommandParser
 from emocaliber.prompts import conversation
 from emocaliber.records import Record, write_jsonl_atomic, write_text_atomic
 from emocaliber.taxonomy import TASKS
@@ -121,16 +120,9 @@ PHOTOGRAPHS = (
 )
 
 
-class _Parser(argparse.ArgumentParser):
-    """Tells a mistake in one line, as every command here does."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}; see --help\n")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument(
         "--output-dir", required=True, type=Path, metavar="DIR", help="made if it is not there"
     )

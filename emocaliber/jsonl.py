@@ -2,10 +2,12 @@
 
 import gzip
 import json
+import math
 import os
 import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
@@ -26,24 +28,37 @@ def read_jsonl(path: PathLike) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         with _open_for_reading(path) as lines:
             for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield number, _decode(line, f"{path}:{number}")
+                where = f"{path}:{number}"
+                text = _text_of(line, where)
+                if text.strip():
+                    yield number, _object_in(text, where)
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error) or "unexpected end of file"
         raise RecordError(f"{path}: cannot be read ({reason}); give a readable file of JSON lines") from None
 
 
-def _open_for_reading(path: PathLike) -> BufferedReader | gzip.GzipFile:
+@contextmanager
+def _open_for_reading(path: PathLike) -> Iterator[BufferedReader | gzip.GzipFile]:
+    # Opened once: what was read from a pipe cannot be read again.
     with open(path, "rb") as file:
-        is_gzip = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if is_gzip else open(path, "rb")
+        # A pipe may have only one byte of gzip's two ready; no JSON text begins with the first.
+        if file.peek(2).startswith(b"\x1f"):
+            with gzip.open(file, "rb") as unpacked:
+                yield unpacked
+        else:
+            yield file
 
 
-def _decode(line: bytes, where: str) -> dict[str, Any]:
+def _text_of(line: bytes, where: str) -> str:
     try:
-        record = json.loads(line.decode("utf-8-sig"), parse_constant=_refuse_constant)
+        return line.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise RecordError(f"{where}: not UTF-8 text; save the file as UTF-8") from None
+
+
+def _object_in(text: str, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(text, parse_constant=_refuse_number, parse_float=_finite_float)
     except (ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
         raise RecordError(f"{where}: not JSON ({reason}); write one JSON object a line") from None
@@ -54,8 +69,13 @@ def _decode(line: bytes, where: str) -> dict[str, Any]:
     return record
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise json.JSONDecodeError(f"{name} is no JSON number", name, 0)
+def _finite_float(written: str) -> float:
+    number = float(written)
+    return number if math.isfinite(number) else _refuse_number(written)
+
+
+def _refuse_number(written: str) -> NoReturn:
+    raise json.JSONDecodeError(f"{written[:20]} is no JSON number", written, 0)
 
 
 def _encode(row: Mapping[str, Any]) -> bytes:
@@ -158,7 +178,7 @@ def _repair_last_line(path: PathLike) -> None:
         if not torn:
             return
         try:
-            _decode(torn, "")
+            _object_in(_text_of(torn, ""), "")
         except RecordError:
             file.truncate(size - len(torn))
         else:

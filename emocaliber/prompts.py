@@ -37,3 +37,13 @@ def conversation(
         {"type": "text", "text": user_prompt(candidates, with_confidence=with_confidence)},
     ]
     return [{"role": "user", "content": content}]
+
+
+def training_chat(image: str, question: str, answer: str) -> dict[str, Any]:
+    """Give one row of supervised fine-tuning as ms-swift reads it: `messages` and `images`."""
+    messages = [
+        {"role": "system", "content": SYSTEM_PROMPT},
+        {"role": "user", "content": f"<image>{question}"},
+        {"role": "assistant", "content": answer},
+    ]
+    return {"messages": messages, "images": [image]}

@@ -41,12 +41,13 @@ def read_records(*paths: PathLike, need_truth: bool = True) -> list[Record]:
     """Read and validate rows; each comes back with its own fields, an `id`, and the task's table name.
 
     A row without an `id` gets one from its content, so that a test file and the predictions made from it
-    agree. `need_truth=False` accepts rows without `ground_truth`. Raises RecordError.
+    agree. Such a row may be repeated within a file, not in another file: the two would hold the same
+    predictions. `need_truth=False` accepts rows without `ground_truth`. Raises RecordError.
     """
     records = []
     seen: dict[str, str] = {}
-    repeats: Counter[str] = Counter()
     for path in paths:
+        repeats: Counter[str] = Counter()
         for number, record in read_jsonl(path):
             where = f"{path}:{number}"
             try:
@@ -55,7 +56,9 @@ def read_records(*paths: PathLike, need_truth: bool = True) -> list[Record]:
                 raise RecordError(f"{where}: {error}") from None
             record["task"] = canonical_task(record["task"])
             identity = record.get("id")
+            remedy = "make ids unique"
             if identity is None:
+                remedy = "give each row in one file only, or give repeats ids of their own"
                 identity = _content_id(record)
                 repeats[identity] += 1
                 if repeats[identity] > 1:
@@ -63,7 +66,7 @@ def read_records(*paths: PathLike, need_truth: bool = True) -> list[Record]:
             identity = str(identity)
             if identity in seen:
                 raise RecordError(
-                    f"{where}: id {_shown.repr(identity)} is also that of {seen[identity]}; make ids unique"
+                    f"{where}: id {_shown.repr(identity)} is also that of {seen[identity]}; {remedy}"
                 )
             seen[identity] = where
             records.append({**record, "id": identity})

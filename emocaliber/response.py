@@ -24,6 +24,7 @@ _REASONING_TAGS = ("think", *(f"{slash}{name}" for name in SECTIONS for slash in
 _WRAPPING = " \t\r\n{}[]()\"'`*,;:\u2018\u2019\u201c\u201d"
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _NUMBER = re.compile(r"([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?)\s?(%?)")
+_DECIMAL_DIGIT = re.compile(r"\.[0-9]")
 _LONGEST_NUMBER = 64
 _EXACT = Context(prec=2 * _LONGEST_NUMBER)
 
@@ -212,8 +213,8 @@ def _read_confidence(visible: list[_Piece]) -> tuple[Decimal | None, str | None,
         return None, "not_a_number", set()
     bare = stated.translate(_FULL_WIDTH).rstrip(_WRAPPING + ".").lstrip(_WRAPPING)
     match = _NUMBER.fullmatch(bare)
-    # `0.` in a cut-off text is the beginning of some number, not zero.
-    if not match or (not is_closed and stated.rstrip().endswith(".")):
+    # `0.`, `8` or `1` without a closing tag is the beginning of some number, not that number.
+    if not match or not (is_closed or match[2] or _DECIMAL_DIGIT.search(match[1])):
         return None, "not_a_number", set()
     number = Decimal(match[1])
     if number == 0:

@@ -1,5 +1,6 @@
 """Is this answer right: one row with its response in, one scored row out."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -9,8 +10,7 @@ from emocaliber.records import RecordError, record_candidates
 from emocaliber.response import ParsedResponse, parse
 from emocaliber.taxonomy import canonical_task, match_label, task_group
 
-UNKNOWN = "unknown"
-"""The label that stands for no answer where a metric needs one (F1)."""
+_POSTERIOR_SUM_TOLERANCE = 1e-3  # the probabilities may have been rounded
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class ScoredRow:
     `truth` and `label` are spelt as in `candidates`. `status`: `answered` (has a label), `unparsed` (there
     is a response, but no label in it), `failed` (there is no response). The reasons and flags are those of
     `ParsedResponse`, empty for a failed row. `posterior` is the true distribution over the candidates where
-    the data knows it.
+    the data knows it; it sums to 1 within rounding.
     """
 
     id: str
@@ -84,11 +84,11 @@ def _truth(record: Mapping[str, Any], candidates: tuple[str, ...]) -> str:
 
 def _posterior(record: Mapping[str, Any], candidates: tuple[str, ...]) -> dict[str, float] | None:
     written = record.get("posterior")
-    if written is None:
+    if written is None or written == {}:
         return None
     if not isinstance(written, dict):
         raise RecordError("posterior is not an object; make it label -> probability, or leave it out")
-    posterior = dict.fromkeys(candidates, 0.0)
+    posterior: dict[str, float] = {}
     for name, probability in written.items():
         label = match_label(name, candidates)
         is_number = isinstance(probability, int | float) and not isinstance(probability, bool)
@@ -96,14 +96,14 @@ def _posterior(record: Mapping[str, Any], candidates: tuple[str, ...]) -> dict[s
             raise RecordError(
                 f"posterior gives {name!r} the probability {probability!r}; use candidates and [0, 1]"
             )
-        posterior[label] += probability
-    return posterior
+        if label in posterior:
+            raise RecordError(f"posterior gives {label!r} twice, once as {name!r}; name each label once")
+        posterior[label] = float(probability)
+    total = math.fsum(posterior.values())
+    if round(abs(total - 1), 9) > _POSTERIOR_SUM_TOLERANCE:
+        raise RecordError(f"posterior sums to {total:.6g}, not 1; correct it, or leave it out")
+    return {label: posterior.get(label, 0.0) for label in candidates}
 
 
 PROTOCOLS: dict[str, Callable[[Mapping[str, Any]], ScoredRow]] = {"default": score}
 """The ways to score a row, by the name that `--protocol` takes."""
-
-
-def prediction_of(row: ScoredRow) -> str:
-    """Give the label of a row, `unknown` where it has none."""
-    return UNKNOWN if row.label is None else row.label

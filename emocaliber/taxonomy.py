@@ -83,7 +83,7 @@ _SYNONYMS = {
 
 # The limit of Unicode's stream-safe text (UAX #15): longer runs of marks make normalisation quadratic.
 _LONGEST_RUN_OF_MARKS = 30
-_HYPHEN_IN_WORD = re.compile(r"(?<=[^\W_])[-\u2010\u2011](?=[^\W_])")
+_JOINT_IN_WORD = re.compile(r"(?<=[^\W_])(?:[-\u2010\u2011]|_+)(?=[^\W_])")
 _ASCII_NOT_ALPHANUMERIC = re.compile(r"[^a-z0-9]+")
 
 
@@ -202,7 +202,8 @@ def match_label(text: str, candidates: Sequence[str]) -> str | None:
 def labels_named_in(text: str, candidates: Sequence[str]) -> LabelMatch:
     """Find the candidates that occur as whole words in a text, in the order of `candidates`.
 
-    `great joy` does not name `joy` as well; `awe-inspiring` and `unhappy` name neither `awe` nor `happy`.
+    `great joy` does not name `joy` as well; `awe-inspiring`, `awe_inspiring` and `unhappy` name neither
+    `awe` nor `happy`.
     """
     spans = _spans(text, _label_forms(tuple(candidates)))
     named: dict[str, bool] = {}
@@ -236,10 +237,10 @@ def _spans(text: str, forms: _LabelForms) -> list[tuple[int, int, tuple[str, ...
 
 
 def _words_of(text: str) -> tuple[list[str], set[int]]:
-    """Split into normalised words, with the positions of words that a hyphen ties to the one before."""
+    """Split into normalised words, with the positions of words that `-` or `_` ties to the one before."""
     words: list[str] = []
     glued: set[int] = set()
-    for number, part in enumerate(_HYPHEN_IN_WORD.split(text)):
+    for number, part in enumerate(_JOINT_IN_WORD.split(text)):
         if number:
             glued.add(len(words))
         words.extend(normalise_label(part).split())

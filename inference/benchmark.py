@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--rows", type=int, default=128, help="the first N rows (default: %(default)s)")
+    parser.add_argument("--rows", type=int, default=256, help="the first N rows (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there as well")
     own, rest = parser.parse_known_args(argv)
     try:
@@ -64,7 +64,8 @@ def measure(plan: Plan, folder: Path) -> dict[str, Any]:
         """Do as infer.py does, from the records to rows on disk."""
         n_tokens = 0
         with JsonlAppender(folder / "rows.jsonl") as appender:
-            for outcome in engine.answers(preparer.prepare_ahead(plan.records, threads=2, ahead=8), sampling):
+            prepared = preparer.prepare_ahead(plan.records, threads=2, ahead=engine.refill)
+            for outcome in engine.answers(prepared, sampling):
                 if outcome is not None:
                     appender.write(as_output(outcome))
                     n_tokens += getattr(outcome, "n_response_tokens", 0)

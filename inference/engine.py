@@ -1,6 +1,7 @@
 """vLLM as this room uses it: a stream of requests in, a stream of answers out."""
 
 import copy
+import gc
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine_settings import EngineSettings, engine_arguments, runs_on_cpu
+from image_input import RowError
 from prepare import PixelBudget, Preparer, Refusal, Request
 
 
@@ -61,6 +63,10 @@ class Engine:
         # A copy of its own, under a lock: prompts are encoded in other threads than the engine's.
         self._tokenizer = copy.deepcopy(self._llm.get_tokenizer())
         self._tokenizer_lock = threading.Lock()
+        self._render_lock = threading.Lock()
+        # What is loaded stays: the collector need not look through it again and again.
+        gc.collect()
+        gc.freeze()
         self._template = self._tokenizer.chat_template or _processor_template(settings.checkpoint)
 
     def encode(self, messages: list[dict[str, Any]]) -> list[int]:
@@ -72,6 +78,11 @@ class Engine:
             ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
             return ids
 
+    @property
+    def refill(self) -> int:
+        """The number of rows that are put into the engine at a time."""
+        return max(1, self.settings.max_in_flight // 4)
+
     def preparer(self, image_root: Path, seed: int) -> Preparer:
         """Give what turns records into requests for this checkpoint."""
         vision = self._hf_config.vision_config
@@ -79,6 +90,7 @@ class Engine:
         video = getattr(self._hf_config, "video_token_id", None)
         return Preparer(
             encode=self.encode,
+            render=self.render,
             image_token_id=self._hf_config.image_token_id,
             forbidden_token_ids=frozenset() if video is None else frozenset([video]),
             max_model_len=self.settings.max_model_len,
@@ -87,18 +99,36 @@ class Engine:
             seed=seed,
         )
 
+    def render(self, request: Request) -> Any:
+        """Give the engine's own input for a request: images cut into patches, their tokens put in.
+
+        May be called from other threads. Raises RowError if the engine does not take the request, EngineError
+        if it gave the images another number of tokens than the pixel limits imply.
+        """
+        try:
+            with self._render_lock:
+                (rendered,) = self._engine.renderer.render_cmpl([_prompt(request)])
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise RowError("request_refused", _first_line(error)) from None
+        n_image_tokens = self._count_image_tokens(rendered["prompt_token_ids"])
+        if n_image_tokens != request.n_image_tokens:
+            raise EngineError(
+                f"row {request.id}: the engine gave its images {n_image_tokens} tokens, the limits imply "
+                f"{request.n_image_tokens}; this checkpoint's image processor does not keep the pixel limits"
+            )
+        return rendered
+
     def answers(
         self, prepared: Iterable[Request | Refusal], sampling: Sampling
     ) -> Iterator[Answer | Refusal | None]:
         """Yield every row's outcome as it comes, in any order, and None after a step that finished no row.
 
         Keeps up to `max_in_flight` rows in the engine and refills it when a quarter of them are done, so that
-        images are encoded in groups. Raises EngineError when the engine fails, or when it gave an image
-        another number of tokens than the pixel limits imply.
+        images are encoded in groups. Raises EngineError when the engine fails.
         """
         rows = iter(prepared)
         exhausted = False
-        low = max(1, self.settings.max_in_flight * 3 // 4)
+        low = self.settings.max_in_flight - self.refill
         while True:
             if not exhausted and self._engine.get_num_unfinished_requests() <= low:
                 while self._engine.get_num_unfinished_requests() < self.settings.max_in_flight:
@@ -118,17 +148,7 @@ class Engine:
 
     def _add(self, request: Request, sampling: Sampling) -> Refusal | None:
         try:
-            (rendered,) = self._engine.renderer.render_cmpl([_prompt(request)])
-        except (ValueError, TypeError, RuntimeError) as error:
-            return Refusal(request.id, "request_refused", _first_line(error))
-        n_image_tokens = self._count_image_tokens(rendered["prompt_token_ids"])
-        if n_image_tokens != request.n_image_tokens:
-            raise EngineError(
-                f"row {request.id}: the engine gave its images {n_image_tokens} tokens, the limits imply "
-                f"{request.n_image_tokens}; this checkpoint's image processor does not keep the pixel limits"
-            )
-        try:
-            self._engine.add_request(request.id, rendered, self._params(request, sampling))
+            self._engine.add_request(request.id, request.rendered, self._params(request, sampling))
         except ValueError as error:
             return Refusal(request.id, "request_refused", _first_line(error))
         except Exception as error:

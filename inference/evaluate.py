@@ -1,7 +1,7 @@
 """Measure predictions: how often they are right, and how honest their confidence is.
 
-Writes metric.log, metric_conf.log, metrics.json, merged_conf.jsonl and the figures into a folder, all of them
-or none, and prints both tables.
+Writes metric.log, metric_conf.log, metrics.json, merged_conf.jsonl and the figures into a folder, and prints
+both tables. The files are moved in one by one once all are finished: an error before that changes none.
 """
 
 import argparse
@@ -12,8 +12,8 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from emocaliber.command_line import CommandParser
 from emocaliber.records import Record, RecordError, read_records, write_jsonl_atomic, write_text_atomic
 from emocaliber.report.as_json import metrics_json
 from emocaliber.report.figures import draw_figures, figure_files
@@ -24,16 +24,9 @@ from emocaliber.scoring import PROTOCOLS, ScoredRow
 _LONGEST_REASON = 60
 
 
-class _Parser(argparse.ArgumentParser):
-    """Tells a mistake in one line, as every command here does."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}; see --help\n")
-
-
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument(
         "--predictions",
         nargs="+",
@@ -76,7 +69,7 @@ def run(predictions: Sequence[str], output_dir: Path, protocol: str) -> tuple[Ev
         What was measured, and the names of the files that were written.
     Raises:
         RecordError: predictions that cannot be read, or an output folder that cannot be written. Nothing has
-            changed then.
+            changed then, unless moving the finished files in has failed midway.
     """
     if output_dir.exists() and not output_dir.is_dir():
         raise RecordError(f"{output_dir}: not a folder; give --output-dir a folder")
@@ -136,8 +129,9 @@ def _with_prediction(record: Record, row: ScoredRow) -> Record:
 
 
 def _replace_together(output_dir: Path, write_into: Callable[[Path], None], outdated: Iterable[str]) -> None:
-    """Fill a folder beside the output first and move its files in at the end: an error changes nothing.
+    """Fill a folder inside the output first and move its files up at the end, one by one.
 
+    An error before the first move changes nothing; one among the moves leaves new files beside old ones.
     `outdated` are files of an earlier evaluation that this one does not have: they would contradict it.
     """
     was_there = output_dir.exists()

@@ -38,7 +38,7 @@ def engine_settings(plan: Plan) -> EngineSettings:
         min_pixels=arguments.min_pixels,
         max_pixels=arguments.max_pixels,
         images_per_row=plan.images_per_row,
-        max_in_flight=arguments.batch_size or (64 if runs_on_cpu() else 256),
+        max_in_flight=arguments.batch_size,
         tensor_parallel_size=arguments.tensor_parallel_size,
         gpu_memory_utilization=arguments.gpu_memory_utilization,
         seed=arguments.seed,
@@ -70,7 +70,7 @@ def answer_rows(
     preparer = engine.preparer(plan.image_root, arguments.seed)
     sampling = Sampling(arguments.temperature, arguments.top_p, arguments.max_new_tokens, arguments.n_samples)
     threads = min(4, physical_cores())
-    with closing(preparer.prepare_ahead(records, threads=threads, ahead=4 * threads)) as prepared:
+    with closing(preparer.prepare_ahead(records, threads=threads, ahead=engine.refill)) as prepared:
         for outcome in engine.answers(prepared, sampling):
             if outcome is not None:
                 appender.write(as_output(outcome))
@@ -146,28 +146,36 @@ def run(plan: Plan, argv: Sequence[str], stopper: Stopper) -> int:
     try:
         done = folder.gather(retry_errors=arguments.retry_errors)
         pending = [record for record in plan.records if record["id"] not in done]
-        if pending:
-            say(f"{plan.checkpoint.name}: {len(pending)} rows to do, {len(done)} done before; loading ...")
         progress = Progress(len(plan.records), len(done))
         try:
-            if pending and arguments.workers > 1:
-                run_workers(folder, environments, lock, argv, stopper, progress)
-            elif pending:
-                run_alone(plan, folder, pending, stopper, progress)
-        except KeyboardInterrupt:
-            pass
-        except BaseException:
-            folder.close_attempt("failed", progress.close(), done)
-            raise
+            if pending:
+                say(
+                    f"{plan.checkpoint.name}: {len(pending)} rows to do, {len(done)} done before; loading ..."
+                )
+                if arguments.workers > 1:
+                    run_workers(folder, environments, lock, argv, stopper, progress)
+                else:
+                    run_alone(plan, folder, pending, stopper, progress)
+        except (KeyboardInterrupt, Exception):
+            # A signal also reaches an engine in a process of its own, which then fails.
+            if stopper.signal is None:
+                folder.close_attempt("failed", progress.close(), done)
+                say_what_is_done(plan, folder)
+                raise
+        status = "finished" if stopper.signal is None else "interrupted"
+        folder.close_attempt(status, progress.close(), done)
         if stopper.signal is not None:
-            folder.close_attempt("interrupted", progress.close(), done)
-            n_done = len(folder.read_done())
-            say(f"interrupted: {n_done} of {len(plan.records)} rows are on disk; the same command continues")
+            say_what_is_done(plan, folder, "interrupted: ")
             return stopper.status
-        folder.close_attempt("finished", progress.close(), done)
         return finish(plan, folder)
     finally:
         folder.close()
+
+
+def say_what_is_done(plan: Plan, folder: RunFolder, why: str = "") -> None:
+    """Say how far a run came that ends early."""
+    n_done = len(folder.read_done())
+    say(f"{why}{n_done} of {len(plan.records)} rows are on disk; the same command continues")
 
 
 def finish(plan: Plan, folder: RunFolder) -> int:
@@ -200,11 +208,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"error: {error}")
         return 2
     except (EngineError, OSError) as error:
-        say(f"error: {error}; finished rows are on disk, the same command continues")
+        if stopper.signal is not None:
+            return stopper.status
+        say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
         if "--worker" not in argv:  # a worker's parent says it
-            say("interrupted before the run began; the same command starts it")
+            say("interrupted; the same command continues")
         return stopper.status
 
 

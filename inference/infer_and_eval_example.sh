@@ -9,13 +9,13 @@ ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 if [[ -z "${CHECKPOINT:-}" ]]; then # the mini checkpoint sees images of 112 x 112 pixels
   MIN_PIXELS="${MIN_PIXELS:-3136}"
   MAX_PIXELS="${MAX_PIXELS:-12544}"
-  EXPERIMENT_NAME="${EXPERIMENT_NAME:-mini}"
 fi
+if [[ -z "${CHECKPOINT:-}${DATA:-}" ]]; then EXPERIMENT_NAME="${EXPERIMENT_NAME:-mini}"; fi
 CHECKPOINT="${CHECKPOINT:-$ROOT/models/EmoCaliber-mini}"
 MINI_DATA="$ROOT/data/VECBench-mini"
 DATA="${DATA:-$MINI_DATA/test.jsonl}"
 IMAGE_ROOT="${IMAGE_ROOT:-$(dirname "$DATA")}"
-EXPERIMENT_NAME="${EXPERIMENT_NAME:-$(basename "$CHECKPOINT")}"
+EXPERIMENT_NAME="${EXPERIMENT_NAME:-$(basename "$CHECKPOINT")_$(basename "$(dirname "$DATA")")}"
 OUTPUT_DIR="${OUTPUT_DIR:-$ROOT/infer_results/$EXPERIMENT_NAME}"
 N_GPU="${N_GPU:-1}" # engines side by side, one a GPU
 TEMPERATURE="${TEMPERATURE:-0.7}"

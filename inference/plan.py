@@ -4,11 +4,12 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from checkpoint import Checkpoint, file_sha256, open_checkpoint
 from run_folder import OUTPUT_FIELDS
 
+from emocaliber.command_line import CommandParser
 from emocaliber.records import Record, RecordError, read_records, record_images
 
 ROOM_FOR_TEXT_TOKENS = 2048
@@ -26,16 +27,9 @@ DECIDING = (
 )
 
 
-class _Parser(argparse.ArgumentParser):
-    """Tells a mistake in one line, as every command here does."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}; see --help\n")
-
-
 def parse_arguments(argv: Sequence[str] | None = None, *, description: str) -> argparse.Namespace:
     """Read the command line."""
-    parser = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=description)
     add = parser.add_argument
     add("--checkpoint", required=True, metavar="DIR", help="a checkpoint folder, or a name on the hub")
     add("--data", required=True, type=Path, metavar="FILE", help="records, JSON lines, plain or gzipped")
@@ -82,9 +76,7 @@ def parse_arguments(argv: Sequence[str] | None = None, *, description: str) -> a
     machine = parser.add_argument_group("the machine")
     add = machine.add_argument
     add(
-        "--batch-size",
-        type=positive,
-        help="rows in the engine at a time (default: 64 without a GPU, 256 with)",
+        "--batch-size", type=positive, default=256, help="rows in the engine at a time (default: %(default)s)"
     )
     add("--workers", type=positive, default=1, help="engines side by side, one a GPU (default: %(default)s)")
     add("--tensor-parallel-size", type=positive, default=1, help="GPUs of one engine (default: %(default)s)")

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,17 @@ class PixelBudget:
 
 @dataclass(frozen=True)
 class Request:
-    """What the engine is asked for one row; `n_image_tokens` is what the pixel budget implies."""
+    """What the engine is asked for one row; `n_image_tokens` is what the pixel budget implies.
+
+    `rendered` is the same as the engine's own input, its images resized and cut into patches.
+    """
 
     id: str
     prompt_token_ids: list[int]
     images: list[Image.Image]
     n_image_tokens: int
     seed: int
+    rendered: Any = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,7 @@ class Preparer:
         self,
         *,
         encode: Callable[[list[dict[str, Any]]], list[int]],
+        render: Callable[[Request], Any],
         image_token_id: int,
         forbidden_token_ids: frozenset[int],
         max_model_len: int,
@@ -118,8 +123,12 @@ class Preparer:
         image_root: Path,
         seed: int,
     ) -> None:
-        """`encode` renders chat messages to token ids with one `image_token_id` for each image."""
+        """`encode` turns chat messages to token ids with one `image_token_id` for each image.
+
+        `render` gives a request's `rendered`, or raises RowError.
+        """
         self._encode = encode
+        self._render = render
         self._image_token_id = image_token_id
         self._forbidden = forbidden_token_ids
         self._max_model_len = max_model_len
@@ -132,6 +141,15 @@ class Preparer:
         try:
             images = [load_image(locate(self._image_root, name)) for name in record_images(record)]
             return self._request(record, images)
+        except RowError as error:
+            return Refusal(record["id"], error.type, error.message)
+
+    def _prepare_wholly(self, record: Mapping[str, Any]) -> Request | Refusal:
+        request = self.prepare(record)
+        if isinstance(request, Refusal):
+            return request
+        try:
+            return replace(request, images=[], rendered=self._render(request))
         except RowError as error:
             return Refusal(record["id"], error.type, error.message)
 
@@ -155,15 +173,18 @@ class Preparer:
     def prepare_ahead(
         self, records: Iterable[Mapping[str, Any]], *, threads: int, ahead: int
     ) -> Generator[Request | Refusal, None, None]:
-        """Prepare rows in order, up to `ahead` of them, decoded images and all, before they are asked for."""
+        """Prepare and render rows in order, up to `ahead` of them before they are asked for.
+
+        The engine computes meanwhile: it need not wait for images.
+        """
         rows = iter(records)
         with ThreadPoolExecutor(threads) as pool:
             waiting: list[Future[Request | Refusal]] = []
             try:
-                waiting += [pool.submit(self.prepare, row) for row in islice(rows, ahead)]
+                waiting += [pool.submit(self._prepare_wholly, row) for row in islice(rows, ahead)]
                 while waiting:
                     ready = waiting.pop(0)
-                    waiting += [pool.submit(self.prepare, row) for row in islice(rows, 1)]
+                    waiting += [pool.submit(self._prepare_wholly, row) for row in islice(rows, 1)]
                     yield ready.result()
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)

@@ -56,8 +56,9 @@ def test_an_unknown_option_is_one_error_and_exit_2(command: str, tmp_path: Path)
     run = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert run.returncode == 2
     assert run.stdout == ""
-    assert "error: " in run.stderr.splitlines()[-1]
-    assert "Traceback" not in run.stderr
+    assert run.stderr.startswith("error: ")
+    assert run.stderr.endswith("; see --help\n")
+    assert run.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("file", SHELL_FILES)

@@ -11,6 +11,7 @@ ROOMS = ("data", "inference", "train")
 
 # What each part of emocaliber/ may import of the rest of it. A new part says its arrows here.
 ARROWS: dict[str, set[str]] = {
+    "command_line": set(),
     "environment": set(),
     "jsonl": set(),
     "metrics": set(),

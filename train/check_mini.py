@@ -9,12 +9,13 @@ card (in-distribution tasks) and exits with 1 if one of them misses its aim.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from emocaliber.command_line import CommandParser
 
 if TYPE_CHECKING:
     from emocaliber.scoring import ScoredRow
@@ -28,9 +29,7 @@ LEAST_AUROC = 0.60
 
 def main() -> None:
     """Measure, print, and exit with 1 where an aim is missed."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--predictions", type=Path, required=True, help="rows with `response`, by inference")
     parser.add_argument("--scenes", type=Path, required=True, help="test_scenes.jsonl of VECBench-mini")
     args = parser.parse_args()
@@ -38,8 +37,14 @@ def main() -> None:
     from emocaliber.records import read_records
 
     try:
-        scenes = {row["id"]: row["scene"] for _, row in read_jsonl(args.scenes)}
-        measured = measure(read_records(args.predictions), scenes)
+        scenes = {row.get("id"): row.get("scene") for _, row in read_jsonl(args.scenes)}
+        records = read_records(args.predictions)
+        unknown = [record["id"] for record in records if not isinstance(scenes.get(record["id"]), dict)]
+        if unknown:
+            raise RecordError(
+                f"{args.scenes}: no scene of row {unknown[0]!r}; give the scenes of the same build"
+            )
+        measured = measure(records, scenes)
     except RecordError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

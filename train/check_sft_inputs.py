@@ -5,23 +5,21 @@ python train/check_sft_inputs.py --model DIR_OR_HUB_NAME --dataset FILE
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
+from emocaliber.command_line import CommandParser
+
 
 def main() -> None:
     """Count the rows, or name the first mistake and exit with 2."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--model", required=True)
     parser.add_argument("--dataset", type=Path, required=True)
     args = parser.parse_args()
-    from emocaliber.jsonl import read_jsonl
-    from emocaliber.records import RecordError
+    from emocaliber.jsonl import RecordError, read_jsonl
 
     try:
         check_model(args.model)
@@ -40,7 +38,7 @@ def main() -> None:
 
 def check_model(model: str) -> None:
     """A local folder must hold a config and weights; `owner/name` is left to the hub."""
-    from emocaliber.records import RecordError
+    from emocaliber.jsonl import RecordError
 
     folder = Path(model)
     if not folder.is_dir():
@@ -54,21 +52,35 @@ def check_model(model: str) -> None:
 
 
 def check_row(row: dict[str, Any], where: str, image_root: Path) -> None:
-    """One chat: messages that end with the assistant's, one `<image>` per picture, pictures that exist."""
-    from emocaliber.records import RecordError
+    """One chat: messages that end with the assistant's, no more `<image>` than pictures, pictures that exist.
+
+    What ms-swift adds by itself (a missing `<image>`) and what it fetches (addresses) is left to it.
+    """
+    from emocaliber.jsonl import RecordError
 
     messages = row.get("messages")
-    if not isinstance(messages, list) or not messages or messages[-1].get("role") != "assistant":
-        raise RecordError(f"{where}: no `messages` that end with the assistant's answer")
-    images = row.get("images") or []
+    if (
+        not isinstance(messages, list)
+        or not messages
+        or not all(isinstance(message, dict) for message in messages)
+        or messages[-1].get("role") != "assistant"
+    ):
+        raise RecordError(f"{where}: no `messages` that end with the assistant's answer; give ms-swift chats")
+    paths = image_paths(row.get("images"))
     marks = sum(str(message.get("content")).count("<image>") for message in messages)
-    if marks != len(images):
-        raise RecordError(f"{where}: {marks} <image> in the messages for {len(images)} images")
-    for image in images:
-        if not (image_root / image).is_file():
+    if marks > len(paths):
+        raise RecordError(f"{where}: {marks} <image> in the messages for {len(paths)} images; name each one")
+    for path in paths:
+        if path and "://" not in path and not (image_root / path).is_file():
             raise RecordError(
-                f"{where}: {image_root / image} is missing; set IMAGE_ROOT to the pictures' folder"
+                f"{where}: {image_root / path} is missing; set IMAGE_ROOT to the pictures' folder"
             )
+
+
+def image_paths(images: Any) -> list[str]:
+    """The paths of `images` in any form that ms-swift takes; an empty one for one given by its bytes."""
+    listed = images if isinstance(images, list) else [images] if images else []
+    return [str(image.get("path") or "") if isinstance(image, dict) else str(image) for image in listed]
 
 
 if __name__ == "__main__":

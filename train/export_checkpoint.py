@@ -5,11 +5,12 @@ python train/export_checkpoint.py --from train/output/mini/stage1 --to train/out
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import sys
 from pathlib import Path
+
+from emocaliber.command_line import CommandParser
 
 MODEL_FILES = (
     "config.json",
@@ -30,9 +31,7 @@ MODEL_FILES = (
 
 def main() -> None:
     """Find the newest checkpoint and copy it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(description=__doc__)
     parser.add_argument(
         "--from", dest="run", type=Path, required=True, help="output folder of the training run"
     )
@@ -40,20 +39,20 @@ def main() -> None:
     args = parser.parse_args()
     checkpoint = newest_checkpoint(args.run)
     if checkpoint is None:
-        print(
-            f"error: {args.run}: no checkpoint-N folder with weights; did the training end?", file=sys.stderr
-        )
+        print(f"error: {args.run}: no whole checkpoint-N folder; did the training end?", file=sys.stderr)
         raise SystemExit(2)
     export(checkpoint, args.to)
     print(f"{args.to}: the model of {checkpoint.name}")
 
 
 def newest_checkpoint(run: Path) -> Path | None:
-    """The checkpoint-N folder with the highest N that holds weights, None if there is none."""
+    """The checkpoint-N folder with the highest N that is whole, None if there is none."""
     numbered = []
     for folder in run.glob("checkpoint-*"):
         number = folder.name.removeprefix("checkpoint-")
-        if number.isdigit() and any(folder.glob("*.safetensors")):
+        # The trainer writes its state last: a folder without it is half a checkpoint.
+        whole = (folder / "trainer_state.json").is_file() and any(folder.glob("*.safetensors"))
+        if number.isdigit() and whole:
             numbered.append((int(number), folder))
     return max(numbered)[1] if numbered else None
 

@@ -8,11 +8,14 @@ ms-swift and verl read the folder by their ordinary code. The vocabulary is lear
 
 from __future__ import annotations
 
-import argparse
 import json
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from emocaliber.command_line import CommandParser
 
 VOCABULARY_SIZE = 896
 MIN_PIXELS = 4 * 28 * 28
@@ -64,9 +67,7 @@ CHAT_TEMPLATE = """\
 
 def main() -> None:
     """Write the folder."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--train-dir", type=Path, required=True, help="folder with train_*.jsonl")
     parser.add_argument("--output-dir", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
@@ -74,12 +75,21 @@ def main() -> None:
     import torch
     from transformers import Qwen2_5_VLForConditionalGeneration
 
-    processor = make_processor(args.train_dir)
+    try:
+        processor = make_processor(args.train_dir)
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}; build the training files first", file=sys.stderr)
+        raise SystemExit(2) from None
     torch.manual_seed(args.seed)
     model = Qwen2_5_VLForConditionalGeneration(make_config(processor.tokenizer))
     model.generation_config = make_generation_config(processor.tokenizer)
-    model.save_pretrained(args.output_dir)
-    processor.save_pretrained(args.output_dir)
+    # The folder appears whole or not at all.
+    partial = args.output_dir.with_name(f".{args.output_dir.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial)
+    processor.save_pretrained(partial)
+    shutil.rmtree(args.output_dir, ignore_errors=True)
+    partial.rename(args.output_dir)
     count = sum(parameter.numel() for parameter in model.parameters())
     print(f"{args.output_dir}: {count:,} parameters, {len(processor.tokenizer)} tokens")
 

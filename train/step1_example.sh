@@ -6,7 +6,7 @@ set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
 MODEL="${MODEL:-mini}"
-if [[ "$MODEL" == mini ]]; then SIZE=mini; else SIZE=7b; fi
+if [[ "$MODEL" == mini ]]; then SIZE=mini N_GPU="${N_GPU:-1}"; else SIZE=7b N_GPU="${N_GPU:-8}"; fi
 SETTINGS="${SETTINGS:-$ROOT/train/settings/stage1_$SIZE.yaml}"
 OUTPUT_ROOT="${OUTPUT_ROOT:-$ROOT/train/output/$SIZE}"
 OUTPUT_DIR="${OUTPUT_DIR:-$OUTPUT_ROOT/stage1}"
@@ -14,7 +14,7 @@ MINI_DATA="${MINI_DATA:-$ROOT/data/VECBench-mini}"
 DATASET="${DATASET:-$MINI_DATA/train_stage1.jsonl}"
 N_TRAIN="${N_TRAIN:-16000}"         # mini: rows of all three stages
 WARMUP_STEPS="${WARMUP_STEPS:-800}" # mini: steps of the caption warm-up
-export N_GPU="${N_GPU:-1}" IMAGE_ROOT="${IMAGE_ROOT:-}"
+export N_GPU IMAGE_ROOT="${IMAGE_ROOT:-}"
 
 source "$ROOT/setup_env.sh"
 if [[ "$MODEL" == mini ]]; then

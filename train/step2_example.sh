@@ -6,14 +6,14 @@ set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
 MODEL="${MODEL:-mini}"
-if [[ "$MODEL" == mini ]]; then SIZE=mini; else SIZE=7b; fi
+if [[ "$MODEL" == mini ]]; then SIZE=mini N_GPU="${N_GPU:-1}"; else SIZE=7b N_GPU="${N_GPU:-8}"; fi
 SETTINGS="${SETTINGS:-$ROOT/train/settings/stage2_$SIZE.yaml}"
 OUTPUT_ROOT="${OUTPUT_ROOT:-$ROOT/train/output/$SIZE}"
 OUTPUT_DIR="${OUTPUT_DIR:-$OUTPUT_ROOT/stage2}"
 MINI_DATA="${MINI_DATA:-$ROOT/data/VECBench-mini}"
 DATASET="${DATASET:-$MINI_DATA/train_stage2_chat.jsonl}"
 N_SAMPLES="${N_SAMPLES:-6}" # mini: samples of the stage-1 model a row
-export N_GPU="${N_GPU:-1}" IMAGE_ROOT="${IMAGE_ROOT:-}"
+export N_GPU IMAGE_ROOT="${IMAGE_ROOT:-}"
 
 source "$ROOT/setup_env.sh"
 if [[ "$MODEL" == mini ]]; then

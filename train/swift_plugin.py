@@ -14,6 +14,11 @@ from swift.template.templates.qwen import Qwen2VLTemplate
 
 CHECKED_ROWS = 64
 
+
+class ImageTokensLost(SystemExit):
+    """A row lost image tokens. Not an `Exception`: ms-swift replaces a row that raises one by another row."""
+
+
 _original_init_processor = Qwen2VLTemplate.init_processor
 _original_encode = Qwen2VLTemplate._encode
 _rows_to_check = CHECKED_ROWS
@@ -37,7 +42,7 @@ def _encode(self: Any, inputs: Any) -> dict[str, Any]:
 
 
 def check_image_tokens(input_ids: list[int], image_token_id: int, grid: Any, merge_length: int) -> None:
-    """Raise ValueError unless the row holds one image token per merged patch.
+    """Raise ImageTokensLost unless the row holds one image token per merged patch.
 
     Args:
         input_ids: the encoded row.
@@ -47,8 +52,8 @@ def check_image_tokens(input_ids: list[int], image_token_id: int, grid: Any, mer
     expected = int(sum(int(t) * int(h) * int(w) for t, h, w in grid)) // merge_length
     found = sum(token == image_token_id for token in input_ids)
     if found != expected:
-        raise ValueError(
-            f"a row holds {found} image tokens where its pictures make {expected}: the template's "
+        raise ImageTokensLost(
+            f"error: a row holds {found} image tokens where its pictures make {expected}: the template's "
             f"image_token_id ({image_token_id}) is not the tokenizer's; train with --external_plugins "
             "train/swift_plugin.py"
         )

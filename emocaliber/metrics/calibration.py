@@ -177,5 +177,9 @@ def truth_gap(confidence: Iterable[Decimal | float], probability: Iterable[float
 
 
 def bayes_accuracy(largest_probability: Sequence[float]) -> float | None:
-    """The accuracy that nobody can beat: mean of the rows' largest label probability; None without rows."""
+    """Expected accuracy of always naming the most probable label, in [0, 1]; None without rows.
+
+    The mean of the largest p(label | image) of the rows. The accuracy of a finite sample can lie a little
+    above or below.
+    """
     return mean(largest_probability)

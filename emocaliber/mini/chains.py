@@ -94,7 +94,8 @@ def caption(scene: Scene) -> str:
 def reasoning(scene: Scene, label: str, rng: random.Random) -> dict[str, str]:
     """The five sections for a scene with an object; every statement is true of the scene.
 
-    Only the conclusion names `label`, which is drawn from the posterior and may be an unlikely one.
+    The analysis ends with `label`, which is drawn from the posterior and may be an unlikely one; nothing else
+    depends on it.
     """
     assert scene.object is not None and scene.ground is not None
     thing = rng.choice(_THINGS[scene.object])

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from emocaliber.taxonomy import MIKELS_8, MIKELS_TO_POLARITY
+
 LIGHTS = ("sunny", "golden", "overcast", "stormy", "night")
 GROUNDS = ("meadow", "beach", "snow", "street")
 OBJECTS = ("balloon", "firework", "mountain", "flower", "fire", "gravestone", "snake", "garbage")
@@ -17,8 +19,7 @@ MARKS = ("none", "hearts", "scratches")
 STROKES = ("waves", "spikes", "dots")
 STYLES = ("photo", "ink", "abstract")
 
-MOODS = ("amusement", "anger", "awe", "contentment", "disgust", "excitement", "fear", "sadness")
-PLEASANT_MOODS = frozenset({"amusement", "awe", "contentment", "excitement"})
+MOODS = MIKELS_8
 
 # What each value suggests most, and so what a scene made for a mood tends to contain.
 HABITS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -134,7 +135,7 @@ def sample_scene(rng: random.Random, style: str = "photo", object_against_habit:
     mark = "none"
     if rng.random() < 0.3:
         contradicting, agreeing = "hearts", "scratches"
-        if mood in PLEASANT_MOODS:
+        if MIKELS_TO_POLARITY[mood] == "positive":
             contradicting, agreeing = agreeing, contradicting
         mark = contradicting if rng.random() < 0.75 else agreeing
     side = rng.choice((-1, 1))

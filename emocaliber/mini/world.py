@@ -21,12 +21,16 @@ from emocaliber.taxonomy import (
 # Sharpness of the softmax over moods: larger makes every label more certain.
 SHARPNESS = 1.3
 # In UnbiasedEmo-6 the object says nothing of the emotion; the rest has to speak louder.
-UNBIASED_SHARPNESS = 2.2
+UNBIASED_SHARPNESS = 3.5
 # A colour field holds few signs; each one counts for more.
-ABSTRACT_SHARPNESS = 2.6
+ABSTRACT_SHARPNESS = 5.5
 
-_PLEASANT = {"amusement": 1.0, "awe": 1.0, "contentment": 1.0, "excitement": 1.0}
-_GRIM = {"anger": 1.0, "disgust": 1.0, "fear": 1.0, "sadness": 1.0}
+MARK_WEIGHT = 0.7
+
+
+def _marked(polarity: str) -> dict[str, float]:
+    return {mood: MARK_WEIGHT for mood in MOODS if MIKELS_TO_POLARITY[mood] == polarity}
+
 
 WEIGHTS: Mapping[str, Mapping[str, Mapping[str, float]]] = {
     "light": {
@@ -73,8 +77,8 @@ WEIGHTS: Mapping[str, Mapping[str, Mapping[str, float]]] = {
     },
     "mark": {
         "none": {},
-        "hearts": {mood: 0.7 * value for mood, value in _PLEASANT.items()},
-        "scratches": {mood: 0.7 * value for mood, value in _GRIM.items()},
+        "hearts": _marked("positive"),
+        "scratches": _marked("negative"),
     },
     "strokes": {
         "waves": {"contentment": 0.7, "awe": 0.5, "sadness": 0.4},

@@ -90,7 +90,8 @@ def _truth_section(evaluation: Evaluation) -> str | None:
     ]
     lines = [
         f"Against the true label distributions, known for {overall.n} of {evaluation.overall.n} rows:",
-        "  Bayes Acc: the accuracy that no model can beat, the mean of the largest p(label | image)",
+        "  Bayes Acc: expected accuracy of always naming the most probable label",
+        "    (the mean of the largest p(label | image); a finite sample can lie a little above or below)",
         "  Confidence gap: mean |c - p(answer | image)| over the rows with a confidence c, "
         f"{overall.n_with_confidence} in all",
         tables.truth_table(blocks),

@@ -17,7 +17,8 @@ assert spec is not None and spec.loader is not None
 targets = module_from_spec(spec)
 spec.loader.exec_module(targets)
 
-REASONING = dict.fromkeys(SECTIONS, "Something true.")
+REASONING = dict.fromkeys(SECTIONS, "Something true.") | {"analysis": "The signs disagree. It is awe."}
+OTHERWISE = REASONING | {"analysis": "The signs disagree. It is fear."}
 
 
 def record(number: int) -> dict:
@@ -32,8 +33,11 @@ def record(number: int) -> dict:
     }
 
 
-def run(folder: Path, sampled: list[dict]) -> subprocess.CompletedProcess[str]:
-    (folder / "chains.jsonl").write_text("".join(json.dumps(record(n)) + "\n" for n in range(3)))
+def run(
+    folder: Path, sampled: list[dict], chains: list[dict] | None = None
+) -> subprocess.CompletedProcess[str]:
+    rows = chains or [record(n) for n in range(3)]
+    (folder / "chains.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in sampled))
     command = [sys.executable, str(SCRIPT), "--chains", str(folder / "chains.jsonl")]
     command += ["--samples", str(folder / "samples.jsonl"), "--output", str(folder / "out.jsonl")]
@@ -53,17 +57,35 @@ def test_more_agreement_gives_more_confidence_within_the_bounds() -> None:
     assert means[0] < 0.40 and means[8] > 0.88
 
 
-def test_rows_keep_their_chain_and_ask_for_a_confidence(tmp_path: Path) -> None:
-    yes, no = render(REASONING, "awe"), render(REASONING, "fear")
-    sampled = [record(0) | {"samples": [yes] * 8}, record(1) | {"samples": [no] * 7 + ["nonsense"]}]
-    assert run(tmp_path, sampled).returncode == 0
+def test_the_chain_concludes_with_what_most_samples_name(tmp_path: Path) -> None:
+    yes, no = render(REASONING, "awe"), render(OTHERWISE, "fear")
+    sampled = [
+        record(0) | {"samples": [yes] * 8},
+        record(1) | {"samples": [no] * 4 + [yes] * 3 + ["nonsense"]},
+        record(2) | {"samples": ["nonsense"] * 8},
+    ]
+    result = run(tmp_path, sampled)
+    assert "2 rows, 1 without a sampled label left out" in result.stdout
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["id"] for row in rows] == ["r0", "r1"]
-    parsed = [parse(row["messages"][-1]["content"], ["awe", "fear"]) for row in rows]
-    assert all(value.label == "awe" and value.reasoning == REASONING for value in parsed)
-    assert parsed[0].confidence > Decimal("0.7") > Decimal("0.55") > parsed[1].confidence
+    first, second = (parse(row["messages"][-1]["content"], ["awe", "fear"]) for row in rows)
+    assert (first.label, first.reasoning) == ("awe", REASONING)
+    assert (second.label, second.reasoning) == ("fear", OTHERWISE)
+    # 8 of 8 and 4 of 8: 0.914 and 0.625 before the noise.
+    assert first.confidence > Decimal("0.74") > second.confidence > Decimal("0.44")
     assert "<confidence>" in rows[0]["messages"][1]["content"]
     assert rows[1]["images"] == ["1.jpg"]
+
+
+def test_a_chain_that_does_not_end_with_its_label_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    for bad in ({"reasoning": OTHERWISE}, {"reasoning": None}):
+        chains = [record(0) | bad]
+        result = run(tmp_path / "other", [record(0) | {"samples": ["x"]}], chains)
+        assert result.returncode == 2
+        assert (
+            result.stderr == "error: row 'r0': no `reasoning` that concludes with 'awe'; give stage-2 rows\n"
+        )
 
 
 def test_a_file_without_samples_is_refused(tmp_path: Path) -> None:

@@ -113,8 +113,35 @@ def test_a_complete_build_is_left_alone_and_a_broken_one_redone(built: Path) -> 
     again = build(built, "--n-test", "12")
     assert "already built" in again.stdout
     assert (built / "test.jsonl").stat().st_mtime_ns == before
-    (built / "manifest_test.json").unlink()
+    assert not list(built.glob(".building*"))
+    for broken in (
+        built / "manifest_test.json",
+        built / "test.jsonl",
+        next(built.rglob("images/test/*/*.jpg")),
+    ):
+        broken.unlink()
+        assert "test split built" in build(built, "--n-test", "12").stdout
+        assert broken.is_file()
+    (built / "manifest_test.json").write_text("[]")
     assert "test split built" in build(built, "--n-test", "12").stdout
+
+
+def test_an_interrupted_rebuild_leaves_the_old_build(built: Path) -> None:
+    """A build that is killed half-way has touched nothing but its own folder beside."""
+    before = tree_hash(built)
+    command = [sys.executable, str(ROOT / "data" / "build_mini.py"), "--output-dir", str(built)]
+    process = subprocess.Popen(
+        [*command, "--n-test", "400"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while process.poll() is None and not list(built.glob(".building-test/images/test/*/*.jpg")):
+        pass
+    process.kill()
+    process.wait()
+    left = {name: value for name, value in tree_hash(built).items() if not name.startswith(".building")}
+    assert left == before
+    assert "already built" in build(built, "--n-test", "12").stdout
+    assert "test split built" in build(built, "--n-test", "12", "--seed", "3").stdout
+    assert not list(built.glob(".building*"))
 
 
 def test_true_facts_name_every_part() -> None:
@@ -133,5 +160,9 @@ def test_true_facts_name_every_part() -> None:
 def test_wrong_arguments_are_one_line(tmp_path: Path) -> None:
     result = build(tmp_path / "x", "--n-test", "0")
     assert result.returncode == 2
-    assert "--n-test must be at least 1" in result.stderr
+    assert result.stderr == "error: --n-test must be at least 1; see --help\n"
     assert not (tmp_path / "x").exists()
+    (tmp_path / "file").touch()
+    result = build(tmp_path / "file", "--n-test", "1")
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1 and str(tmp_path / "file") in result.stderr

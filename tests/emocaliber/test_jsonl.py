@@ -4,6 +4,7 @@ import gzip
 import json
 import math
 import os
+import threading
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -31,6 +32,39 @@ def test_gzip_is_seen_by_content(tmp_path):
     assert list(read_jsonl(path)) == [(1, {"a": 1})]
 
 
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_pipe_is_read_from_its_first_byte(tmp_path, pack):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(pack(b'{"a": 1}\n{"a": 2}\n'),), daemon=True)
+    writer.start()
+    # What has been read from a pipe is gone: opening it twice waits for ever, or loses what was read.
+    opened = []
+    reader = threading.Thread(target=lambda: opened.extend(read_jsonl(pipe)), daemon=True)
+    reader.start()
+    reader.join(timeout=10)
+    assert opened == [(1, {"a": 1}), (2, {"a": 2})]
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_file_is_closed_after_reading(tmp_path, pack):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(pack(b'{"a": 1}\n{"a": 2}\n'))
+    before = len(os.listdir("/dev/fd"))
+    rows = read_jsonl(path)
+    next(rows)
+    assert len(os.listdir("/dev/fd")) == before + 1
+    rows.close()
+    assert len(os.listdir("/dev/fd")) == before
+
+
+@pytest.mark.parametrize("first", [b"", b"\n", b" \t\r\n"])
+def test_a_line_of_a_byte_order_mark_only_is_blank(tmp_path, first):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + first + b'{"a": 1}\n' * bool(first))
+    assert list(read_jsonl(path)) == [(2, {"a": 1})] * bool(first)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -38,6 +72,8 @@ def test_gzip_is_seen_by_content(tmp_path):
         (b"[1]", "a JSON list, not an object; write one JSON object a line"),
         (b"null", "a JSON NoneType, not an object; write one JSON object a line"),
         (b'{"a": NaN}', "not JSON (NaN is no JSON number); write one JSON object a line"),
+        (b'{"a": -1e999}', "not JSON (-1e999 is no JSON number); write one JSON object a line"),
+        (b'{"a": [1e400]}', "not JSON (1e400 is no JSON number); write one JSON object a line"),
         (b"[" * 200_000, "not JSON (RecursionError); write one JSON object a line"),
         (b'{"a": "\xff"}', "not UTF-8 text; save the file as UTF-8"),
     ],

@@ -101,14 +101,31 @@ def test_own_ids_are_kept_as_text(tmp_path):
 
 def test_several_files_are_one_set_of_rows(tmp_path):
     first, second = tmp_path / "1.jsonl", tmp_path / "2.jsonl.gz"
+    other = changed(image="other.jpg")
     write_jsonl_atomic(first, [PUBLISHED, changed(id="a")])
-    write_jsonl_atomic(second, [PUBLISHED])
-    one, own, two = read_records(first, second)
-    assert (own["id"], two["id"]) == ("a", f"{one['id']}-2")
-    write_jsonl_atomic(second, [PUBLISHED, changed(id="a")])
+    write_jsonl_atomic(second, [other, other])
+    one, own, two, again = read_records(first, second)
+    assert (own["id"], again["id"]) == ("a", f"{two['id']}-2")
+    assert one["id"] != two["id"]
+    write_jsonl_atomic(second, [other, changed(id="a")])
     with pytest.raises(RecordError) as error:
         read_records(first, second)
     assert str(error.value) == f"{second}:2: id 'a' is also that of {first}:2; make ids unique"
+
+
+@pytest.mark.parametrize("has_id", [False, True])
+def test_the_same_rows_in_another_file_are_refused(tmp_path, has_id):
+    shard, merged = tmp_path / "shard.jsonl", tmp_path / "merged.jsonl"
+    identity = _content_id(PUBLISHED)
+    row = changed(response="a", id=identity) if has_id else changed(response="a")
+    write_jsonl_atomic(shard, [row])
+    write_jsonl_atomic(merged, [changed(image="other.jpg"), changed(response="b")])
+    with pytest.raises(RecordError) as error:
+        read_records(shard, merged)
+    assert str(error.value) == (
+        f"{merged}:2: id '{identity}' is also that of {shard}:1; "
+        "give each row in one file only, or give repeats ids of their own"
+    )
 
 
 @pytest.mark.parametrize("truth", ["sad", "Sadness", "sadness"])

@@ -6,7 +6,7 @@ import pytest
 
 from emocaliber.prompts import conversation
 from emocaliber.records import RecordError
-from emocaliber.scoring import PROTOCOLS, prediction_of, score
+from emocaliber.scoring import PROTOCOLS, score
 from emocaliber.taxonomy import MIKELS_8, WEBEMO_25
 
 
@@ -32,21 +32,20 @@ def test_a_right_answer():
     assert scored.flags == {"malformed_reasoning"}
     assert scored.candidates == MIKELS_8
     assert scored.posterior is None
-    assert prediction_of(scored) == "awe"
 
 
 @pytest.mark.parametrize(
-    ("response", "status", "label", "reason", "prediction"),
+    ("response", "status", "label", "reason"),
     [
-        ("<answer>fear</answer>", "answered", "fear", None, "fear"),
-        ("<answer>joy</answer>", "unparsed", None, "not_a_candidate", "unknown"),
-        ("<answer>awe, fear</answer>", "unparsed", None, "ambiguous", "unknown"),
-        ("awe</think>", "unparsed", None, "no_answer", "unknown"),
-        ("", "unparsed", None, "no_answer", "unknown"),
-        (None, "failed", None, None, "unknown"),
+        ("<answer>fear</answer>", "answered", "fear", None),
+        ("<answer>joy</answer>", "unparsed", None, "not_a_candidate"),
+        ("<answer>awe, fear</answer>", "unparsed", None, "ambiguous"),
+        ("awe</think>", "unparsed", None, "no_answer"),
+        ("", "unparsed", None, "no_answer"),
+        (None, "failed", None, None),
     ],
 )
-def test_wrong_answers_and_none(response, status, label, reason, prediction):
+def test_wrong_answers_and_none(response, status, label, reason):
     scored = score(row(response))
     assert (scored.status, scored.label, scored.label_reason, scored.correct) == (
         status,
@@ -54,7 +53,6 @@ def test_wrong_answers_and_none(response, status, label, reason, prediction):
         reason,
         False,
     )
-    assert prediction_of(scored) == prediction
 
 
 def test_an_unparsed_answer_keeps_its_confidence():
@@ -100,6 +98,17 @@ def test_posterior_is_over_all_candidates_in_their_spelling():
     assert scored.posterior == {"awe": 0.75, "sadness": 0.25, "fear": 0.0}
 
 
+def test_an_empty_posterior_is_none_known():
+    assert score(row("x", posterior={})).posterior is None
+
+
+@pytest.mark.parametrize(
+    "rounded", [{"awe": 1}, {"awe": 0.5, "fear": 0.4991}, dict.fromkeys(("awe", "fear", "anger"), 0.333)]
+)
+def test_a_posterior_may_be_rounded(rounded):
+    assert score(row("x", posterior=rounded)).posterior == dict.fromkeys(MIKELS_8, 0.0) | rounded
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -110,6 +119,17 @@ def test_posterior_is_over_all_candidates_in_their_spelling():
         ({"posterior": {"joy": 0.5}}, "row 'r1': posterior gives 'joy' the probability 0.5"),
         ({"posterior": {"awe": 1.5}}, "row 'r1': posterior gives 'awe' the probability 1.5"),
         ({"posterior": {"awe": "1"}}, "row 'r1': posterior gives 'awe' the probability '1'"),
+        ({"posterior": {"awe": 1, "fear": -0.1}}, "row 'r1': posterior gives 'fear' the probability -0.1"),
+        (
+            {"posterior": {"sad": 0.5, "awe": 0.25, "Sadness": 0.25}},
+            "^row 'r1': posterior gives 'sadness' twice, once as 'Sadness'; name each label once$",
+        ),
+        (
+            {"posterior": {"awe": 0.5, "fear": 0.4989}},
+            "^row 'r1': posterior sums to 0.9989, not 1; correct it, or leave it out$",
+        ),
+        ({"posterior": {"awe": 0.9, "fear": 0.9}}, "row 'r1': posterior sums to 1.8, not 1; correct it"),
+        ({"posterior": {"awe": 0}}, "row 'r1': posterior sums to 0, not 1; correct it"),
     ],
 )
 def test_rows_that_are_not_valid_are_named(fields, message):

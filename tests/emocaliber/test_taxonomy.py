@@ -180,6 +180,10 @@ def test_every_label_is_itself_and_named_alone(labels):
         ("The answer is awe", taxonomy.MIKELS_8, ("awe",)),
         ("awesome, awful", taxonomy.MIKELS_8, ()),
         ("awe-inspiring", taxonomy.MIKELS_8, ()),
+        ("awe_inspiring", taxonomy.MIKELS_8, ()),
+        ("jaw__awe", taxonomy.MIKELS_8, ()),
+        ("__awe__, _not_ fear_ful", taxonomy.MIKELS_8, ("awe",)),
+        ("one great_joy here", ["joy", "great joy"], ("great joy",)),
         ("non-positive", taxonomy.POLARITY_2, ()),
         ("unhappy", ["happy", "sad"], ()),
         ("fear or anger", taxonomy.MIKELS_8, ("anger", "fear")),
@@ -215,14 +219,17 @@ def test_matches_are_candidates(text, candidates):
     assert set(labels_named_in(text, candidates).labels) <= set(candidates)
 
 
-@given(st.lists(st.sampled_from(["joy", "great", "ride", "sad", "-", " ", "/"]), max_size=12).map("".join))
+@given(
+    st.lists(st.sampled_from(["joy", "great", "ride", "sad", "-", "_", " ", "/"]), max_size=12).map("".join)
+)
 def test_a_named_label_stands_in_the_text(text):
     for label in labels_named_in(text, ["joy", "great joy", "joy ride", "great"]).labels:
         assert label in normalise_label(text)
 
 
 @pytest.mark.parametrize(
-    "unit", ["joy ", "a-", "great ", "ä", "a\u0316\u0301", "\u0316\u0301", "\ufdfa", "- ", "\u200b", "😀"]
+    "unit",
+    ["joy ", "a-", "_", "a_", "great ", "ä", "a\u0316\u0301", "\u0316\u0301", "\ufdfa", "- ", "\u200b", "😀"],
 )
 def test_linear_time(unit):
     text = unit * (200_000 // len(unit))

@@ -142,6 +142,7 @@ class FakeEngine:
     """Answers each row by its id; fails for good after `n_answers`."""
 
     arguments: Row = {}  # noqa: RUF012
+    refill = 2
 
     def __init__(self, n_answers: int) -> None:
         self.n_answers = n_answers
@@ -184,9 +185,10 @@ def test_an_engine_that_fails_leaves_the_finished_rows(
     folder = arguments["--output-dir"]
     engine_with(3)
     assert module.main(command_line(arguments)) == 1
-    assert capsys.readouterr().err.splitlines()[-1] == (
-        "error: the engine failed: out of memory; finished rows are on disk, the same command continues"
-    )
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "3 of 6 rows are on disk; the same command continues",
+        "error: the engine failed: out of memory",
+    ]
     assert not (folder / "predictions.jsonl").exists()
     engine = engine_with(100)
     assert module.main(command_line(arguments)) == 0
@@ -288,3 +290,28 @@ def test_images_larger_than_the_checkpoint_knows_are_warned_of(
         f"warning: every image will have at least 200704 pixels; {arguments['--checkpoint']} was made for "
         "at most 12544 (see --min-pixels, --max-pixels)"
     )
+
+
+def test_a_full_disk_is_named_and_the_rows_before_it_stay(
+    arguments: dict[str, Any],
+    engine_with: Callable[[int], FakeEngine],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class FullDisk(module.JsonlAppender):
+        def write(self, row: Any) -> None:
+            if row["id"] == "r3":
+                raise OSError(28, "No space left on device")
+            super().write(row)
+
+    engine_with(100)
+    with monkeypatch.context() as patch:
+        patch.setattr(module.RunFolder, "appender", lambda self: FullDisk(self.part()))
+        assert module.main(command_line(arguments)) == 1
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "3 of 6 rows are on disk; the same command continues",
+        "error: [Errno 28] No space left on device",
+    ]
+    engine = engine_with(100)
+    assert module.main(command_line(arguments)) == 0
+    assert engine.asked == ["r3", "r4", "r5"]

@@ -25,12 +25,19 @@ def encode(messages: list[dict[str, Any]]) -> list[int]:
     return ids
 
 
+def render(request: Request) -> str:
+    if "w9" in request.id:
+        raise RowError("request_refused", "not taken")
+    return f"rendered {request.id}, {len(request.images)} images"
+
+
 @pytest.fixture
 def preparer(tmp_path: Path) -> Preparer:
     Image.new("RGB", (112, 112), "red").save(tmp_path / "a.png")
     Image.new("RGB", (56, 56), "red").save(tmp_path / "b.png")
     return Preparer(
         encode=encode,
+        render=render,
         image_token_id=IMAGE,
         forbidden_token_ids=frozenset([VIDEO]),
         max_model_len=100,
@@ -94,10 +101,21 @@ def test_rows_come_in_order_and_no_more_are_read_than_asked_for(
             yield make_row(str(number), "a.png")
 
     prepared = preparer.prepare_ahead(rows(), threads=3, ahead=6)
-    first = [next(prepared).id for _ in range(10)]
-    assert first == [str(number) for number in range(10)]
+    first = [next(prepared) for _ in range(10)]
+    assert [row.id for row in first] == [str(number) for number in range(10)]
+    assert [row.rendered for row in first if isinstance(row, Request)] == [
+        f"rendered {number}, 1 images" for number in range(10)
+    ]
+    assert not any(row.images for row in first if isinstance(row, Request))  # they would fill the memory
     assert len(read) == 16
     prepared.close()
+
+
+def test_what_the_engine_refuses_is_a_refusal(preparer: Preparer, make_row: Callable[..., Any]) -> None:
+    rows = [make_row(identity, "a.png") for identity in ("w8", "w9", "w10")]
+    prepared = list(preparer.prepare_ahead(rows, threads=2, ahead=3))
+    assert [type(row) for row in prepared] == [Request, Refusal, Request]
+    assert prepared[1] == Refusal("w9", "request_refused", "not taken")
 
 
 def messages(*contents: tuple[str, Any], **fields: Any) -> dict[str, Any]:

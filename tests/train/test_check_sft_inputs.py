@@ -41,7 +41,10 @@ def test_a_hub_name_is_left_to_the_hub(tmp_path: Path) -> None:
     [
         ("{nonsense", ":2"),
         ({"messages": ROW["messages"][:1]}, ":2: no `messages` that end with the assistant's answer"),
+        ({"messages": ["a"]}, ":2: no `messages` that end with the assistant's answer"),
         (ROW | {"images": []}, ":2: 1 <image> in the messages for 0 images"),
+        (ROW | {"images": "b.jpg"}, "b.jpg is missing"),
+        (ROW | {"images": [{"path": "b.jpg"}]}, "b.jpg is missing"),
         (ROW | {"images": ["b.jpg"]}, "b.jpg is missing; set IMAGE_ROOT"),
     ],
 )
@@ -50,6 +53,13 @@ def test_bad_rows(tmp_path: Path, bad: object, message: str) -> None:
     assert result.returncode == 2
     assert result.stderr.startswith("error: ") and message in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_forms_that_ms_swift_takes_are_taken(tmp_path: Path) -> None:
+    unmarked = {"messages": [{"role": "user", "content": "Which?"}, ROW["messages"][1]], "images": "a.jpg"}
+    images = [[{"path": "a.jpg"}], [{"bytes": "AAAA"}], ["http://localhost/a.jpg"]]
+    result = check(tmp_path, [unmarked, *({**ROW, "images": form} for form in images)])
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("model", ["./nowhere", "nowhere", "/no/where/at/all"])

@@ -41,8 +41,6 @@ def test_the_same_scene_gives_the_same_pixels() -> None:
 @pytest.mark.parametrize(
     ("scene", "attribute", "values"),
     [
-        (SCENE, "light", LIGHTS),
-        (SCENE, "ground", GROUNDS),
         (SCENE, "object", OBJECTS),
         (SCENE, "posture", POSTURES),
         (SCENE, "face", FACES),
@@ -57,6 +55,21 @@ def test_every_value_looks_different(scene: Scene, attribute: str, values: tuple
     for number, first in enumerate(pictures):
         for second in pictures[number + 1 :]:
             assert (np.abs(first - second).max(axis=2) > 40).sum() > 30
+
+
+@pytest.mark.parametrize(
+    ("attribute", "values", "top", "bottom"),
+    [("light", LIGHTS, 0, 40), ("ground", GROUNDS, 98, 112)],
+)
+def test_lights_and_grounds_have_colours_of_their_own(
+    attribute: str, values: tuple[str, ...], top: int, bottom: int
+) -> None:
+    """The commonest colour of the sky's, or the ground's, part of the picture."""
+    pictures = [pixels(replace(SCENE, **{attribute: value})) for value in values]
+    medians = [np.median(picture[top:bottom], axis=(0, 1)) for picture in pictures]
+    for number, first in enumerate(medians):
+        for second in medians[number + 1 :]:
+            assert np.abs(first - second).max() > 20
 
 
 def test_ink_is_another_style() -> None:

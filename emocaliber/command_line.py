@@ -1,0 +1,16 @@
+"""The argument parser of every command: a user's mistake is told in one line, with exit status 2."""
+
+import argparse
+from typing import Any, NoReturn
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An `ArgumentParser` that keeps the line breaks of its texts and tells a mistake in one line."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """End the command with `error: MESSAGE; see --help` on stderr and exit status 2."""
+        self.exit(2, f"error: {' '.join(message.split())}; see --help\n")
