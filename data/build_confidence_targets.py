@@ -77,7 +77,7 @@ def chat_with_confidence(record: dict[str, Any], samples: Sequence[str], seed: i
     from emocaliber.records import record_images
     from emocaliber.response import parse, render
 
-    truth, candidates = record["ground_truth"], record["candidates"]
+    truth, candidates = record.get("ground_truth"), record["candidates"]
     reasoning = record.get("reasoning")
     if not isinstance(reasoning, dict) or not str(reasoning.get("analysis")).endswith(f" {truth}."):
         raise RecordError(

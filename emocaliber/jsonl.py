@@ -58,7 +58,7 @@ def _text_of(line: bytes, where: str) -> str:
 
 def _object_in(text: str, where: str) -> dict[str, Any]:
     try:
-        record = json.loads(text, parse_constant=_refuse_number, parse_float=_finite_float)
+        record = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
         raise RecordError(f"{where}: not JSON ({reason}); write one JSON object a line") from None
@@ -78,11 +78,17 @@ def _refuse_number(written: str) -> NoReturn:
     raise json.JSONDecodeError(f"{written[:20]} is no JSON number", written, 0)
 
 
+# Made once: json.loads and json.dumps make new ones for every call with settings.
+_DECODER = json.JSONDecoder(parse_constant=_refuse_number, parse_float=_finite_float)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+_ASCII_ENCODER = json.JSONEncoder(allow_nan=False)
+
+
 def _encode(row: Mapping[str, Any]) -> bytes:
     try:
-        return json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
+        return _ENCODER.encode(row).encode("utf-8") + b"\n"
     except UnicodeEncodeError:  # a lone surrogate: JSON can hold it as an escape, UTF-8 cannot
-        return json.dumps(row, allow_nan=False).encode("ascii") + b"\n"
+        return _ASCII_ENCODER.encode(row).encode("ascii") + b"\n"
 
 
 def _write_atomic(path: PathLike, write: Callable[[IO[bytes]], None]) -> None:

@@ -4,7 +4,8 @@ import hashlib
 import json
 import reprlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from emocaliber.jsonl import (
@@ -15,12 +16,15 @@ from emocaliber.jsonl import (
     write_jsonl_atomic,
     write_text_atomic,
 )
+from emocaliber.soft_truth import has_soft_truth, soft_truth
 from emocaliber.taxonomy import canonical_task, match_label, normalise_label
 
 __all__ = [
     "JsonlAppender",
     "Record",
     "RecordError",
+    "iterate_records",
+    "iterate_with_places",
     "merge_by_id",
     "read_jsonl",
     "read_records",
@@ -38,14 +42,24 @@ _shown.maxstring = _shown.maxother = 80
 
 
 def read_records(*paths: PathLike, need_truth: bool = True) -> list[Record]:
-    """Read and validate rows; each comes back with its own fields, an `id`, and the task's table name.
+    """Read all rows of files, see `iterate_records`."""
+    return list(iterate_records(*paths, need_truth=need_truth))
+
+
+def iterate_records(*paths: PathLike, need_truth: bool = True) -> Iterator[Record]:
+    """Read and validate rows one by one; each has its own fields, an `id`, and the task's table name.
 
     A row without an `id` gets one from its content, so that a test file and the predictions made from it
     agree. Such a row may be repeated within a file, not in another file: the two would hold the same
-    predictions. `need_truth=False` accepts rows without `ground_truth`. Raises RecordError.
+    predictions. `need_truth=False` accepts rows without `ground_truth`; otherwise a row may lack it only
+    where `posterior` or `votes` are in its place. Raises RecordError.
     """
-    records = []
-    seen: dict[str, str] = {}
+    return (record for _, record in iterate_with_places(*paths, need_truth=need_truth))
+
+
+def iterate_with_places(*paths: PathLike, need_truth: bool = True) -> Iterator[tuple[str, Record]]:
+    """Read rows as `iterate_records` does, each with its place, `FILE:LINE`, for messages about it."""
+    seen: dict[str, tuple[PathLike, int]] = {}
     for path in paths:
         repeats: Counter[str] = Counter()
         for number, record in read_jsonl(path):
@@ -64,13 +78,13 @@ def read_records(*paths: PathLike, need_truth: bool = True) -> list[Record]:
                 if repeats[identity] > 1:
                     identity = f"{identity}-{repeats[identity]}"
             identity = str(identity)
-            if identity in seen:
+            first = seen.get(identity)
+            if first is not None:
                 raise RecordError(
-                    f"{where}: id {_shown.repr(identity)} is also that of {seen[identity]}; {remedy}"
+                    f"{where}: id {_shown.repr(identity)} is also that of {first[0]}:{first[1]}; {remedy}"
                 )
-            seen[identity] = where
-            records.append({**record, "id": identity})
-    return records
+            seen[identity] = (path, number)
+            yield where, {**record, "id": identity}
 
 
 def _validate(record: Record, *, need_truth: bool) -> None:
@@ -84,8 +98,11 @@ def _validate(record: Record, *, need_truth: bool) -> None:
     candidates = record_candidates(record)
     truth = record.get("ground_truth")
     if truth is None and need_truth:
-        raise RecordError("no ground_truth; give the true label, one of the candidates")
-    if truth is not None and (not isinstance(truth, str) or match_label(truth, candidates) is None):
+        if not has_soft_truth(record):
+            raise RecordError("no ground_truth; give the true label, one of the candidates")
+        soft_truth(record, tuple(candidates))  # it has to do as the truth
+    is_known = isinstance(truth, str) and (truth in candidates or match_label(truth, candidates) is not None)
+    if truth is not None and not is_known:
         raise RecordError(
             f"ground_truth {_shown.repr(truth)} is not among the candidates {_shown.repr(candidates)}; "
             "correct one of them"
@@ -104,6 +121,8 @@ def record_candidates(record: Mapping[str, Any]) -> list[str]:
     candidates = record["candidates"]
     if not isinstance(candidates, list) or not candidates:
         raise RecordError(f"candidates is {_shown.repr(candidates)}; make it a list of at least one label")
+    if all(isinstance(candidate, str) for candidate in candidates) and _are_told_apart(tuple(candidates)):
+        return list(candidates)
     forms: set[str] = set()
     for candidate in candidates:
         form = normalise_label(candidate) if isinstance(candidate, str) else ""
@@ -113,6 +132,13 @@ def record_candidates(record: Mapping[str, Any]) -> list[str]:
             raise RecordError(f"candidates hold {_shown.repr(candidate)} twice; name each label once")
         forms.add(form)
     return list(candidates)
+
+
+@lru_cache(maxsize=256)
+def _are_told_apart(candidates: tuple[str, ...]) -> bool:
+    """Is every label a word, and no two the same; rows repeat the same few lists."""
+    forms = {normalise_label(candidate) for candidate in candidates}
+    return len(forms) == len(candidates) and "" not in forms
 
 
 def record_images(record: Mapping[str, Any]) -> list[str]:

@@ -18,7 +18,16 @@ _TAG = re.compile(rf"<(/?)({'|'.join(_NAMES)})\s{{0,8}}>", re.IGNORECASE | re.AS
 
 _TAGS = tuple(f"<{slash}{name}>" for name in _NAMES for slash in ("", "/"))
 _LONGEST_TAG = max(map(len, _TAGS))
+_BEGINNINGS_OF_TAGS = frozenset(tag[:length] for tag in _TAGS for length in range(1, len(tag)))
 _REASONING_TAGS = ("think", *(f"{slash}{name}" for name in SECTIONS for slash in ("", "/")), "/think")
+
+# What `render` writes, with white space between the elements and any text without a `<` in them. Every repeat
+# ends at a character that it cannot hold, so a match or a mismatch is found in linear time.
+_AS_RENDERED = re.compile(
+    r"\s*<think>\s*"
+    + r"\s*".join(rf"<{name}>([^<]*)</{name}>" for name in SECTIONS)
+    + r"\s*</think>\s*<answer>([^<]*)</answer>\s*(?:<confidence>([^<]*)</confidence>\s*)?"
+)
 
 # Quotes, brackets and markup that models put around a number.
 _WRAPPING = " \t\r\n{}[]()\"'`*,;:\u2018\u2019\u201c\u201d"
@@ -90,7 +99,11 @@ def parse(text: str, candidates: Sequence[str]) -> ParsedResponse:
     Only what stands outside `<think>…</think>` is an answer or a confidence; the last of each counts. A
     `<think>` that is never closed ends where an answer or a confidence begins.
     """
-    pieces = _split(text if isinstance(text, str) else "")
+    written = text if isinstance(text, str) else ""
+    as_rendered = _AS_RENDERED.fullmatch(written)
+    if as_rendered is not None and all(map(str.strip, as_rendered.groups()[: len(SECTIONS)])):
+        return _read_as_rendered(as_rendered, candidates)
+    pieces = _split(written)
     visible = _outside_reasoning(pieces)
     label, label_reason, flags = _read_label(visible, candidates)
     confidence, confidence_reason, confidence_flags = _read_confidence(visible)
@@ -103,6 +116,17 @@ def parse(text: str, candidates: Sequence[str]) -> ParsedResponse:
     return ParsedResponse(label, label_reason, confidence, confidence_reason, frozenset(flags), reasoning)
 
 
+def _read_as_rendered(match: re.Match[str], candidates: Sequence[str]) -> ParsedResponse:
+    """Read what follows the grammar to the letter, as most answers do, in a third of the time."""
+    *sections, answer, confidence = match.groups()
+    label, label_reason, flags = _match_label(answer.strip(), candidates, is_fallback=False)
+    number, confidence_reason, confidence_flags = _read_number((confidence or "").strip(), is_closed=True)
+    reasoning = dict(zip(SECTIONS, map(str.strip, sections), strict=True))
+    return ParsedResponse(
+        label, label_reason, number, confidence_reason, frozenset(flags | confidence_flags), reasoning
+    )
+
+
 def _split(text: str) -> list[_Piece]:
     """Cut a text into tags of the grammar and the text between them.
 
@@ -111,7 +135,7 @@ def _split(text: str) -> list[_Piece]:
     body = text.rstrip()
     bracket = body.rfind("<", max(0, len(body) - _LONGEST_TAG))
     tail = body[bracket:].lower() if bracket >= 0 else ""
-    is_cut = tail != "" and any(tag.startswith(tail) and tag != tail for tag in _TAGS)
+    is_cut = tail in _BEGINNINGS_OF_TAGS
     if is_cut:
         body = body[:bracket]
     pieces = []
@@ -173,6 +197,13 @@ def _read_label(visible: list[_Piece], candidates: Sequence[str]) -> tuple[str |
     answer = _last(_contents(visible, "answer"))
     is_fallback = answer is None and all(piece.kind != "answer" for piece in visible)
     text = (_after_reasoning(visible) if is_fallback else answer[0] if answer else "").strip()
+    return _match_label(text, candidates, is_fallback=is_fallback)
+
+
+def _match_label(
+    text: str, candidates: Sequence[str], *, is_fallback: bool
+) -> tuple[str | None, str | None, set[str]]:
+    """Give the label that a text without surrounding white space names, the reason if none, and flags."""
     match = labels_equal_to(text, candidates)
     if not match.labels:
         match = labels_named_in(text, candidates)
@@ -206,10 +237,15 @@ def _after_reasoning(visible: list[_Piece]) -> str:
 
 def _read_confidence(visible: list[_Piece]) -> tuple[Decimal | None, str | None, set[str]]:
     stated, is_closed = _last(_contents(visible, "confidence")) or ("", True)
-    if not stated.strip():
+    return _read_number(stated.strip(), is_closed=is_closed)
+
+
+def _read_number(stated: str, *, is_closed: bool) -> tuple[Decimal | None, str | None, set[str]]:
+    """Read a confidence without surrounding white space; `is_closed`: nothing more can have followed."""
+    if not stated:
         return None, "missing", set()
     # Numbers are short; a longer text is not read at all, so that arithmetic on the result stays cheap.
-    if len(stated.strip()) > _LONGEST_NUMBER:
+    if len(stated) > _LONGEST_NUMBER:
         return None, "not_a_number", set()
     bare = stated.translate(_FULL_WIDTH).rstrip(_WRAPPING + ".").lstrip(_WRAPPING)
     match = _NUMBER.fullmatch(bare)

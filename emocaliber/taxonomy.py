@@ -83,6 +83,7 @@ _SYNONYMS = {
 
 # The limit of Unicode's stream-safe text (UAX #15): longer runs of marks make normalisation quadratic.
 _LONGEST_RUN_OF_MARKS = 30
+_LONGEST_KEPT = 64
 _JOINT_IN_WORD = re.compile(r"(?<=[^\W_])(?:[-\u2010\u2011]|_+)(?=[^\W_])")
 _ASCII_NOT_ALPHANUMERIC = re.compile(r"[^a-z0-9]+")
 
@@ -134,12 +135,20 @@ def normalise_label(text: str) -> str:
     Punctuation and symbols part words (`great-joy` is `great joy`); a text without a letter, digit or
     pictograph is the empty string. Runs in linear time.
     """
+    # Labels repeat; what is longer than a label is not worth keeping.
+    return _normalised_short(text) if len(text) <= _LONGEST_KEPT else _normalised(text)
+
+
+def _normalised(text: str) -> str:
     if text.isascii():
         return " ".join(_ASCII_NOT_ALPHANUMERIC.sub(" ", text.lower()).split())
     folded = unicodedata.normalize("NFKC", "".join(_stream_safe(text)))
     folded = unicodedata.normalize("NFKC", folded.casefold())
     words = map(_without_leading_marks, "".join(map(_separate, folded)).split())
     return " ".join(filter(None, words))
+
+
+_normalised_short = lru_cache(maxsize=4096)(_normalised)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 All three on the same engine and the same rows, in one run. Takes every option of inference/infer.py that
 decides a response, and its --checkpoint, --data and --image-root; responses are kept nowhere.
+`benchmark.py evaluate` measures the evaluation instead and has a --help of its own.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import benchmark_evaluate
 from engine import EngineError, Sampling, as_output
 from infer import say, start_engine
 from plan import Plan, make_plan, parse_arguments
@@ -26,12 +28,15 @@ WARM_UP_ROWS = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given[:1] == ["evaluate"]:
+        return benchmark_evaluate.main(given[1:])
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--rows", type=int, default=256, help="the first N rows (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there as well")
-    own, rest = parser.parse_known_args(argv)
+    own, rest = parser.parse_known_args(given)
     try:
         with tempfile.TemporaryDirectory() as folder:
             options = [*rest, "--limit", str(own.rows), "--output-dir", folder]

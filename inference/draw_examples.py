@@ -86,12 +86,13 @@ def write_reasoning(axes: Axes, reasoning: Mapping[str, str], answer: str) -> No
 def draw_distribution(axes: Axes, record: Mapping[str, Any], answer: str | None) -> None:
     """p(label | image), the most probable first; the answer in colour, the drawn label with a star."""
     posterior: Mapping[str, float] = record.get("posterior") or {}
+    truth = record.get("ground_truth")  # there need be none where the distribution is known
     ranked = sorted(posterior, key=lambda label: -posterior[label])
     shown = ranked[:LONGEST_LABEL_LIST]
-    for label in (record["ground_truth"], answer):
+    for label in (truth, answer):
         if label in ranked and label not in shown:
             shown[-1] = label
-    names = [f"★ {label}" if label == record["ground_truth"] else label for label in shown]
+    names = [f"★ {label}" if label == truth else label for label in shown]
     colours = [ANSWER_COLOUR if label == answer else OTHER_COLOUR for label in shown]
     bars = axes.barh(names, [posterior[label] for label in shown], color=colours)
     axes.bar_label(bars, fmt="%.2f", fontsize=8, padding=2)

@@ -1,27 +1,35 @@
-"""Measure predictions: how often they are right, and how honest their confidence is.
+"""Measure predictions: how often they are right, how honest their confidence is, and how sure that is.
 
-Writes metric.log, metric_conf.log, metrics.json, merged_conf.jsonl and the figures into a folder, and prints
-both tables. The files are moved in one by one once all are finished: an error before that changes none.
+Writes metric.log, metric_conf.log, metrics.json, merged_conf.jsonl, the figures and report.html into a
+folder, and prints both tables. The files are moved in one by one once all are finished: an error before that
+changes none. merged_conf.jsonl holds the rows as given, but for the fields `prediction` and `confidence`:
+they are what was read from the response, whatever the input says there.
 """
 
 import argparse
-import errno
 import os
-import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ending import run_to_its_end
+from evaluation_files import image_root_of_run, outdated, write_default, write_figures, write_paper
+from log_to import add_option, log_to_each, require_installed
+from staging import replace_together
 
 from emocaliber.command_line import CommandParser
-from emocaliber.records import Record, RecordError, read_records, write_jsonl_atomic, write_text_atomic
-from emocaliber.report.as_json import metrics_json
-from emocaliber.report.figures import draw_figures, figure_files
-from emocaliber.report.logs import confidence_part, metric_conf_log, metric_log, metric_part
-from emocaliber.report.summary import Evaluation, evaluate
-from emocaliber.scoring import PROTOCOLS, ScoredRow
+from emocaliber.records import JsonlAppender, Record, RecordError, iterate_with_places
+
+if TYPE_CHECKING:
+    from emocaliber.report.page import PageRow
+    from emocaliber.report.paper import PaperProtocol
+    from emocaliber.report.samples import SampleCollector
+    from emocaliber.scoring import ScoredRow
 
 _LONGEST_REASON = 60
+# A browser holds this many responses well; a page of more would be hundreds of MB.
+_MOST_PAGE_ROWS = 20_000
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -40,76 +48,158 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--protocol",
-        choices=sorted(PROTOCOLS),
+        choices=("default", "paper", "both"),
         default="default",
-        help="how an answer is read and counted (default: %(default)s)",
+        help="default: the correct numbers; paper: the published evaluator's, faults included, as metric.log "
+        "and metric_conf.log; both: also metric_paper.log and metric_conf_paper.log, and what differs",
     )
-    return parser.parse_args(argv)
+    parser.add_argument(
+        "--draws",
+        type=int,
+        default=2000,
+        metavar="N",
+        help="bootstrap draws for the 95 %% intervals, 0 for none, else at least 100 (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draws (default: %(default)s)")
+    parser.add_argument("--no-page", action="store_true", help="do not write report.html")
+    parser.add_argument("--no-figures", action="store_true", help="do not draw the figures")
+    parser.add_argument(
+        "--image-root",
+        type=Path,
+        metavar="DIR",
+        help="what the image paths are relative to, for the thumbnails of the page (default: as in the "
+        "run.json beside the predictions, else no thumbnails)",
+    )
+    add_option(parser)
+    arguments = parser.parse_args(argv)
+    require_installed(parser, arguments.log_to)
+    if arguments.draws != 0 and arguments.draws < 100:
+        parser.error("--draws must be 0 or at least 100")
+    if arguments.seed < 0:
+        parser.error("--seed must be 0 or above")
+    if arguments.image_root is not None and not arguments.image_root.is_dir():
+        parser.error(f"--image-root {arguments.image_root} is no folder")
+    return arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    arguments = parse_arguments(argv)
+    return run_to_its_end(lambda: _run(parse_arguments(argv)))
+
+
+def _run(arguments: argparse.Namespace) -> int:
     try:
-        evaluation, written = run(arguments.predictions, arguments.output_dir, arguments.protocol)
+        lines = Run(arguments).run()
     except RecordError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(metric_part(evaluation), confidence_part(evaluation), sep="\n\n")
-    print(f"\nWritten to {arguments.output_dir}: {', '.join(written)}")
-    if not evaluation.overall.n_with_confidence:
-        print("No figures: no row states a confidence.")
-    return 0
+    print("\n".join(lines))
+    return log_to_each(arguments.log_to, arguments.output_dir)
 
 
-def run(predictions: Sequence[str], output_dir: Path, protocol: str) -> tuple[Evaluation, list[str]]:
-    """Evaluate files of predictions and write everything.
+class Run:
+    """One evaluation, from the files of predictions to the files of results."""
 
-    Returns:
-        What was measured, and the names of the files that were written.
-    Raises:
-        RecordError: predictions that cannot be read, or an output folder that cannot be written. Nothing has
-            changed then, unless moving the finished files in has failed midway.
-    """
-    if output_dir.exists() and not output_dir.is_dir():
-        raise RecordError(f"{output_dir}: not a folder; give --output-dir a folder")
-    records = _read(predictions)
-    rows = [PROTOCOLS[protocol](record) for record in records]
-    pairs = list(zip(records, rows, strict=True))
-    failures = {row.id: _failure_of(record) for record, row in pairs if row.status == "failed"}
-    evaluation = evaluate(rows, failures, protocol)
-    figures = draw_figures(evaluation)
-    texts = {
-        "metric.log": metric_log(evaluation),
-        "metric_conf.log": metric_conf_log(evaluation),
-        "metrics.json": metrics_json(evaluation, {"predictions": list(predictions)}),
-    }
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._arguments = arguments
+        self._failures: dict[str, str] = {}
+        self._page_rows: list[PageRow] = []
+        self._n_rows = 0
+        self._paper: PaperProtocol | None = None
+        self._samples: SampleCollector | None = None
 
-    def write_into(folder: Path) -> None:
-        for name, text in texts.items():
-            write_text_atomic(folder / name, text)
-        write_jsonl_atomic(folder / "merged_conf.jsonl", (_with_prediction(*pair) for pair in pairs))
-        for name, png in figures.items():
-            (folder / name).write_bytes(png)
+    def run(self) -> list[str]:
+        """Evaluate and write everything.
 
-    try:
-        _replace_together(output_dir, write_into, outdated=set(figure_files()) - set(figures))
-    except OSError as error:
-        raise RecordError(
-            f"{output_dir}: cannot be written ({error.strerror}); give a folder that can"
-        ) from None
-    return evaluation, [*texts, "merged_conf.jsonl", *figures]
+        Returns:
+            The lines to print.
+        Raises:
+            RecordError: predictions that cannot be read, or an output folder that cannot be written. Nothing
+                has changed then, unless moving the finished files in has failed midway.
+        """
+        output_dir: Path = self._arguments.output_dir
+        printed: list[str] = []
+        written = replace_together(output_dir, lambda folder: printed.extend(self._write(folder)), outdated)
+        return [*printed, "", f"Written to {output_dir}: {', '.join(written)}"]
+
+    def _write(self, folder: Path) -> list[str]:
+        """Fill a folder with all results; gives what is to be printed."""
+        arguments = self._arguments
+        if arguments.protocol != "default":
+            from emocaliber.report.paper import PaperProtocol
+
+            self._paper = PaperProtocol()
+        with JsonlAppender(folder / "merged_conf.jsonl") as merged:
+            rows = self._scored(merged.write)
+            if arguments.protocol == "paper" and self._paper is not None:
+                for _ in rows:  # each is added to the protocol on its way
+                    pass
+                return write_paper(folder, self._paper, arguments.predictions)
+            return self._write_default(folder, rows)
+
+    def _write_default(self, folder: Path, rows: Iterator["ScoredRow"]) -> list[str]:
+        from emocaliber.report.samples import SampleCollector
+        from emocaliber.report.summary import evaluate
+
+        arguments = self._arguments
+        self._samples = SampleCollector()
+        evaluation = evaluate(rows, self._failures, "default", arguments.draws, arguments.seed)
+        samples = self._samples.report(arguments.draws, arguments.seed)
+        content, printed = write_default(folder, evaluation, samples, arguments.predictions, self._paper)
+        if not arguments.no_figures:
+            printed += write_figures(folder, evaluation)
+        if self._has_page():
+            from emocaliber.report.page import write_page
+
+            title = arguments.output_dir.resolve().name
+            image_root = arguments.image_root or image_root_of_run(Path(arguments.predictions[0]))
+            write_page(folder / "report.html", content, self._page_rows, title=title, image_root=image_root)
+        elif self._n_rows > _MOST_PAGE_ROWS and not arguments.no_page:
+            printed.append(f"No page: {self._n_rows} rows, more than the {_MOST_PAGE_ROWS} that it holds.")
+        return printed
+
+    def _scored(self, write: Callable[[Record], None]) -> Iterator["ScoredRow"]:
+        """Score row after row; each goes to merged_conf.jsonl at once, so that none has to be kept."""
+        from emocaliber.report.page import page_row
+        from emocaliber.scoring import score
+
+        for place, record in _records(self._arguments.predictions):
+            try:
+                row = score(record)
+                if self._samples is not None:
+                    self._samples.add(record, row)
+            except RecordError as error:
+                raise RecordError(f"{place}: {error}") from None
+            if row.status == "failed":
+                self._failures[row.id] = _failure_of(record)
+            confidence = None if row.confidence is None else float(row.confidence)
+            write({**record, "prediction": row.label, "confidence": confidence})
+            self._n_rows += 1
+            if self._paper is not None:
+                self._paper.add(record, row)
+            if self._has_page():
+                image = (row.image_key or "").split("\n")[0] or None
+                self._page_rows.append(page_row(row, record, image))
+            else:
+                self._page_rows.clear()
+            yield row
+
+    def _has_page(self) -> bool:
+        wanted = not self._arguments.no_page and self._arguments.protocol != "paper"
+        return wanted and self._n_rows <= _MOST_PAGE_ROWS
 
 
-def _read(predictions: Sequence[str]) -> list[Record]:
+def _records(predictions: Sequence[str]) -> Iterator[tuple[str, Record]]:
     places = [os.path.realpath(path) for path in predictions]
     for path, place in zip(predictions, places, strict=True):
         if places.count(place) > 1:
             raise RecordError(f"{path}: given twice; give every file of predictions once")
-    records = read_records(*predictions)
-    if not records:
+    n_rows = 0
+    for placed in iterate_with_places(*predictions):
+        n_rows += 1
+        yield placed
+    if not n_rows:
         raise RecordError(f"{' '.join(predictions)}: no rows; give a file with predictions")
-    return records
 
 
 def _failure_of(record: Record) -> str:
@@ -121,36 +211,6 @@ def _failure_of(record: Record) -> str:
     if not reason:
         return "no_response" if record.get("error") is None else "error"
     return reason if len(reason) <= _LONGEST_REASON else reason[: _LONGEST_REASON - 1] + "…"
-
-
-def _with_prediction(record: Record, row: ScoredRow) -> Record:
-    confidence = None if row.confidence is None else float(row.confidence)
-    return {**record, "prediction": row.label, "confidence": confidence}
-
-
-def _replace_together(output_dir: Path, write_into: Callable[[Path], None], outdated: Iterable[str]) -> None:
-    """Fill a folder inside the output first and move its files up at the end, one by one.
-
-    An error before the first move changes nothing; one among the moves leaves new files beside old ones.
-    `outdated` are files of an earlier evaluation that this one does not have: they would contradict it.
-    """
-    was_there = output_dir.exists()
-    output_dir.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".evaluation-", dir=output_dir))
-    try:
-        write_into(staging)
-        files = sorted(staging.iterdir())
-        for file in files:
-            if (output_dir / file.name).is_dir():
-                raise IsADirectoryError(errno.EISDIR, f"{file.name} in it is a folder")
-        for file in files:
-            os.replace(file, output_dir / file.name)
-        for name in outdated:
-            (output_dir / name).unlink(missing_ok=True)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        if not was_there and not any(output_dir.iterdir()):
-            output_dir.rmdir()
 
 
 if __name__ == "__main__":

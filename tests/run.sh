@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Style, types and tests, all of them, in the one environment; extra arguments go to pytest.
+# Style, types and tests, all of them, in the one environment; extra arguments go to pytest. The tests of the report
+# page need Chromium: where it is missing it is installed from the distribution's packages, as root or by sudo.
 #   bash tests/run.sh                  everything
 #   bash tests/run.sh -m "not slow"    without what starts vLLM, ms-swift or verl
 set -euo pipefail
@@ -24,6 +25,7 @@ check "ruff check" python -m ruff check .
 check "mypy" python -m mypy --strict emocaliber
 check "shellcheck" shellcheck "${shell_files[@]}"
 check "shfmt" shfmt -i 2 -d "${shell_files[@]}"
+check "chromium" bash tests/install_browser.sh
 style=("${failed[@]}")
 check "pytest" python -m pytest -q "$@"
 if ((${#style[@]})); then echo "error: failed before pytest: ${style[*]}"; fi

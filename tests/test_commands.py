@@ -21,7 +21,14 @@ COMMANDS = sorted(
 ENTRY_POINTS = sorted(
     file.relative_to(ROOT).as_posix() for room in ROOMS for file in (ROOT / room).glob("*.sh")
 )
-SHELL_FILES = [*ENTRY_POINTS, "setup_env.sh", "lock_env.sh", "tests/run.sh", ".ci/run"]
+SHELL_FILES = [
+    *ENTRY_POINTS,
+    "setup_env.sh",
+    "lock_env.sh",
+    "tests/run.sh",
+    "tests/install_browser.sh",
+    ".ci/run",
+]
 
 
 def run_help(command: str, folder: Path) -> tuple[subprocess.CompletedProcess[str], float]:

@@ -18,10 +18,12 @@ ARROWS: dict[str, set[str]] = {
     "taxonomy": set(),
     "prompts": {"taxonomy"},
     "response": {"taxonomy"},
-    "records": {"jsonl", "taxonomy"},
-    "scoring": {"records", "response", "taxonomy"},
+    "soft_truth": {"jsonl", "taxonomy"},
+    "records": {"jsonl", "soft_truth", "taxonomy"},
+    "scoring": {"records", "response", "soft_truth", "taxonomy"},
+    "samples": {"records", "response", "scoring"},
     "reward": {"response", "scoring", "taxonomy"},
-    "report": {"metrics", "scoring", "taxonomy"},
+    "report": {"jsonl", "metrics", "response", "samples", "scoring", "taxonomy"},
     "mini": {"prompts", "records", "response", "taxonomy"},
 }
 NOT_AT_MODULE_LEVEL = {"torch", "vllm", "swift", "verl", "ray"}

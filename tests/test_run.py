@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-CHECKS = ["ruff format", "ruff check", "mypy", "shellcheck", "shfmt", "pytest"]
+CHECKS = ["ruff format", "ruff check", "mypy", "shellcheck", "shfmt", "chromium", "pytest"]
 
 
 @pytest.fixture
@@ -18,6 +18,8 @@ def tree(tmp_path: Path) -> Path:
         (tmp_path / folder).mkdir()
     shutil.copy(ROOT / "tests/run.sh", tmp_path / "tests")
     shutil.copy(ROOT / ".ci/run", tmp_path / ".ci")
+    script = 'echo "chromium is there" >>"$CALLS"\n[[ chromium != "$FAIL" ]]\n'
+    (tmp_path / "tests/install_browser.sh").write_text(script, encoding="utf-8")
     for file in ("room/entry.sh", ".venv/not_ours.sh"):
         (tmp_path / file).write_text("", encoding="utf-8")
     (tmp_path / "setup_env.sh").write_text(f'PATH="{tmp_path}/bin:$PATH"\n', encoding="utf-8")
@@ -42,13 +44,14 @@ def test_everything_runs_and_pytest_has_the_last_word(tree: Path) -> None:
     status, output, calls = run(tree, "no such call", "-k", "one or two")
     assert status == 0
     assert output == [f"== {check}" for check in CHECKS]
-    shell_files = "./.ci/run ./room/entry.sh ./setup_env.sh ./tests/run.sh"
+    shell_files = "./.ci/run ./room/entry.sh ./setup_env.sh ./tests/install_browser.sh ./tests/run.sh"
     assert calls == [
         "python -m ruff format --check .",
         "python -m ruff check .",
         "python -m mypy --strict emocaliber",
         f"shellcheck {shell_files}",
         f"shfmt -i 2 -d {shell_files}",
+        "chromium is there",
         "python -m pytest -q -k one or two",
     ]
 

@@ -65,6 +65,7 @@ def measure(records: Sequence[Mapping[str, Any]], scenes: Mapping[str, Mapping[s
         Shares in [0, 1]; `facts` per attribute, `auroc` per group.
     """
     from emocaliber.metrics.calibration import auroc
+    from emocaliber.metrics.counts import level_counts, number
     from emocaliber.scoring import score
 
     scored = [(score(dict(record)), record) for record in records]
@@ -82,9 +83,13 @@ def measure(records: Sequence[Mapping[str, Any]], scenes: Mapping[str, Mapping[s
         | {"all": share_of_bayes(rows)},
         "facts": facts | {"all": mean(list(facts.values()))},
         "auroc": {
-            group: auroc(
-                [row.confidence for row in confident if row.confidence is not None and row.group == group],
-                [row.correct for row in confident if row.group == group],
+            group: number(
+                auroc(
+                    level_counts(
+                        [row.confidence for row in confident if row.group == group],
+                        [row.correct for row in confident if row.group == group],
+                    )
+                )
             )
             for group in ("ID VSA", "ID VER")
         },

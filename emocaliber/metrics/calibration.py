@@ -1,179 +1,240 @@
-"""How honest a stated confidence is: ECE, Brier score, AUROC, reliability bins, the gap to a known truth.
+"""How honest a stated confidence is: ECE and its relatives, Brier score and its parts, AUROC, the gap to a
+truth.
 
-Stated confidences tie massively and sit exactly on bin edges. So rows are first counted per distinct
-confidence (`confidence_levels`), as exact fractions of the stated decimal; every metric is a sum over those
-levels and is rounded once, at the end. Ties are exact and the order of the rows cannot matter.
+Every function of `LevelCounts` gives one score for each leading entry of the counts, NaN where it is
+undefined. A confidence is read as the forecast that the row's answer is right; rows without one are left out.
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
-from fractions import Fraction
 
+import numpy as np
 
-@dataclass(frozen=True)
-class Level:
-    """All rows that state one and the same confidence."""
-
-    confidence: Fraction
-    n: int
-    n_correct: int
+from emocaliber.metrics.counts import N_TENTHS, FloatArray, LevelCounts, mean, number, ratio
 
 
 @dataclass(frozen=True)
 class ReliabilityBin:
     """The rows of one confidence bin [low, high); the last bin includes high.
 
-    `mean_confidence` and `accuracy` are in [0, 1], None where the bin is empty.
+    `mean_confidence` and `accuracy` are in [0, 1], None where the bin is empty. `null_low` and `null_high`:
+    where 95 % of the accuracies would lie if the confidences were honest (`calibrated_by_chance`), None if
+    not drawn.
     """
 
-    low: Fraction
-    high: Fraction
+    low: float
+    high: float
     n: int
     n_correct: int
     mean_confidence: float | None
     accuracy: float | None
+    null_low: float | None = None
+    null_high: float | None = None
 
 
-def _exact(confidence: Decimal | float) -> Fraction:
-    # A float stands for the decimal that was written, the shortest that reads back as it: 0.3 is 3/10.
-    return Fraction(repr(float(confidence)) if isinstance(confidence, float) else confidence)
-
-
-def confidence_levels(confidence: Iterable[Decimal | float], correct: Iterable[bool]) -> list[Level]:
-    """Counts rows per distinct confidence, lowest first.
+def reliability_bins(levels: LevelCounts, band: FloatArray | None = None) -> list[ReliabilityBin]:
+    """The ten bins of a reliability diagram, empty ones included, of counts without leading axes.
 
     Args:
-        confidence: n stated confidences in [0, 1].
-        correct: n flags, whether the row's answer is right.
-    Raises:
-        ValueError: different lengths, or a confidence that is not a number in [0, 1].
+        levels: the counts.
+        band: lower and upper end per bin, [2, 10], as `calibrated_by_chance` gives it.
     """
-    counts: defaultdict[Decimal | float, list[int]] = defaultdict(lambda: [0, 0])
-    for stated, right in zip(confidence, correct, strict=True):
-        count = counts[stated]
-        count[0] += 1
-        count[1] += bool(right)
-    merged: defaultdict[Fraction, list[int]] = defaultdict(lambda: [0, 0])
-    for stated, (n, n_correct) in counts.items():
-        if not (math.isfinite(stated) and 0 <= stated <= 1):
-            raise ValueError(f"confidence {stated} is not a number in [0, 1]")
-        count = merged[_exact(stated)]
-        count[0] += n
-        count[1] += n_correct
-    return [Level(level, *merged[level]) for level in sorted(merged)]
-
-
-def _bin_totals(levels: Sequence[Level], n_bins: int) -> list[tuple[int, int, Fraction]]:
-    """(rows, right answers, sum of confidences) per bin.
-
-    Exact, so 0.3 opens the fourth bin of ten and 1.0 is in the last.
-    """
-    totals = [(0, 0, Fraction(0))] * n_bins
-    for level in levels:
-        index = min(math.floor(level.confidence * n_bins), n_bins - 1)
-        n, n_correct, stated = totals[index]
-        totals[index] = (n + level.n, n_correct + level.n_correct, stated + level.confidence * level.n)
-    return totals
-
-
-def reliability_bins(
-    confidence: Iterable[Decimal | float], correct: Iterable[bool], n_bins: int = 10
-) -> list[ReliabilityBin]:
-    """The bins of a reliability diagram: [0, 1/n_bins) ... [1 - 1/n_bins, 1], empty ones included.
-
-    Args and errors as in `confidence_levels`.
-    """
-    totals = _bin_totals(confidence_levels(confidence, correct), n_bins)
+    n, n_correct = levels.binned(levels.n), levels.binned(levels.n_correct)
+    means = ratio(levels.binned(levels.n * levels.confidence), n)
+    accuracies = ratio(n_correct, n)
+    ends = np.full((2, N_TENTHS), np.nan) if band is None else band
     return [
         ReliabilityBin(
-            low=Fraction(index, n_bins),
-            high=Fraction(index + 1, n_bins),
-            n=n,
-            n_correct=n_correct,
-            mean_confidence=float(stated / n) if n else None,
-            accuracy=n_correct / n if n else None,
+            low=index / N_TENTHS,
+            high=(index + 1) / N_TENTHS,
+            n=int(n[index]),
+            n_correct=int(n_correct[index]),
+            mean_confidence=number(means[index]),
+            accuracy=number(accuracies[index]),
+            null_low=number(ends[0, index]),
+            null_high=number(ends[1, index]),
         )
-        for index, (n, n_correct, stated) in enumerate(totals)
+        for index in range(N_TENTHS)
     ]
 
 
-def ece(confidence: Iterable[Decimal | float], correct: Iterable[bool], n_bins: int = 10) -> float | None:
-    """Expected calibration error over equal-width bins, in [0, 1].
+def ece(levels: LevelCounts) -> FloatArray:
+    """Expected calibration error over ten equal-width bins, in [0, 1].
 
     sum over bins of (n_bin / n) |accuracy of the bin - mean confidence of the bin|
-    (Guo et al. 2017, "On Calibration of Modern Neural Networks", eq. 3), bins as in `reliability_bins`.
-
-    Args and errors as in `confidence_levels`. Returns None where there are no rows.
+    (Guo et al. 2017, "On Calibration of Modern Neural Networks", eq. 3).
     """
-    totals = _bin_totals(confidence_levels(confidence, correct), n_bins)
-    n_rows = sum(n for n, _, _ in totals)
-    if not n_rows:
-        return None
-    return float(sum((abs(n_correct - stated) for _, n_correct, stated in totals), Fraction(0)) / n_rows)
+    gaps = np.abs(levels.binned(levels.n_correct) - levels.binned(levels.n * levels.confidence))
+    return ratio(gaps.sum(axis=-1), levels.n_stated)
 
 
-def brier(confidence: Iterable[Decimal | float], correct: Iterable[bool]) -> float | None:
+def ece_debiased(levels: LevelCounts) -> FloatArray:
+    """The ECE less an estimate of its excess, by the normal approximation of each bin's accuracy.
+
+    A bin's gap d = |accuracy - mean confidence| is seen with noise of variance s^2 = a (1 - a) / n, a its
+    accuracy, so it is on average E|N(d, s^2)| instead of d; each bin counts 2 d - E|N(d, s^2)|
+    (Kumar, Liang & Ma 2019, "Verified Uncertainty Calibration", appendix on the l1 error). The excess is
+    worked out at the gap that is seen, so a part of it stays: about three fifths where the confidences are
+    honest, next to nothing where gaps exceed the noise. It can fall a little below 0.
+    """
+    from scipy.special import ndtr
+
+    n, n_correct = levels.binned(levels.n), levels.binned(levels.n_correct)
+    accuracy = ratio(n_correct, n)
+    gap = np.abs(accuracy - ratio(levels.binned(levels.n * levels.confidence), n))
+    noise = np.sqrt(ratio(accuracy * (1 - accuracy), n))
+    scaled = ratio(gap, noise)
+    folded = noise * np.sqrt(2 / np.pi) * np.exp(-(scaled**2) / 2) + gap * (1 - 2 * ndtr(-scaled))
+    expected = np.where(noise > 0, folded, gap)
+    return ratio(np.nansum(n * (2 * gap - expected), axis=-1), levels.n_stated)
+
+
+def ece_equal_mass(levels: LevelCounts) -> FloatArray:
+    """ECE over ten bins that hold a tenth of the rows each, in [0, 1].
+
+    Rows that tie are spread over the bins that their level spans in proportion, each share with the level's
+    accuracy, so no order has to be chosen. The mean over all orders of the tied rows would be larger: a
+    random order adds a gap of its own to every bin inside a tie.
+    """
+    ends = np.cumsum(levels.n, axis=-1)
+    starts = ends - levels.n
+    total = levels.n_stated
+    gap = ratio(levels.n_correct, levels.n) - levels.confidence
+    sums = np.zeros(total.shape)
+    for index in range(N_TENTHS):
+        low, high = total[..., None] * (index / N_TENTHS), total[..., None] * ((index + 1) / N_TENTHS)
+        inside = np.clip(np.minimum(ends, high) - np.maximum(starts, low), 0, None)
+        sums += np.abs(np.nansum(inside * gap, axis=-1))
+    return ratio(sums, total)
+
+
+def brier(levels: LevelCounts) -> FloatArray:
     """Brier score of the confidence as a forecast that the answer is right: mean (c - i)^2, in [0, 1].
 
     Lower is better. Brier 1950, "Verification of forecasts expressed in terms of probability", in its
     two-class form (half of the original sum over both classes).
-
-    Args and errors as in `confidence_levels`. Returns None where there are no rows.
     """
-    levels = confidence_levels(confidence, correct)
-    n_rows = sum(level.n for level in levels)
-    if not n_rows:
-        return None
-    total = sum(
-        (
-            level.n_correct * (1 - level.confidence) ** 2 + (level.n - level.n_correct) * level.confidence**2
-            for level in levels
-        ),
-        Fraction(0),
-    )
-    return float(total / n_rows)
+    c = levels.confidence
+    squares = levels.n_correct * (1 - c) ** 2 + (levels.n - levels.n_correct) * c**2
+    return ratio(squares.sum(axis=-1), levels.n_stated)
 
 
-def auroc(confidence: Iterable[Decimal | float], correct: Iterable[bool]) -> float | None:
+def brier_parts(levels: LevelCounts) -> dict[str, FloatArray]:
+    """Miscalibration, discrimination and uncertainty: Brier = MCB - DSC + UNC, none of them below 0.
+
+    The CORP decomposition (Dimitriadis, Gneiting & Jordan 2021, "Stable reliability diagrams for
+    probabilistic classifiers", eq. 4): confidences are recalibrated by isotonic regression of the answers on
+    them; MCB is what that gains, DSC how much better the recalibrated forecast is than the base rate.
+    """
+    total, n_right = levels.n_stated, levels.n_correct.sum(axis=-1)
+    rate = ratio(n_right, total)
+    uncertainty = rate * (1 - rate)
+    best = ratio(_isotonic_squares(levels.n, levels.n_correct), total)
+    return {
+        "miscalibration": np.maximum(brier(levels) - best, 0.0),
+        "discrimination": np.maximum(uncertainty - best, 0.0),
+        "uncertainty": uncertainty,
+    }
+
+
+def _isotonic_squares(n: FloatArray, n_correct: FloatArray) -> FloatArray:
+    """Sum of squares [...] that is left when isotonic regression has recalibrated the confidences.
+
+    Pools adjacent violators (Barlow et al. 1972, "Statistical Inference under Order Restrictions") level by
+    level, in all leading entries at once; a block of w rows with s right leaves s - s^2 / w. Blocks are
+    compared in whole numbers.
+    """
+    n_levels = n.shape[-1]
+    rows, right = (counts.reshape(math.prod(n.shape[:-1]), n_levels) for counts in (n, n_correct))
+    weight, total = np.zeros_like(rows), np.zeros_like(right)
+    n_blocks = np.zeros(len(rows), dtype=np.int64)
+    for level in range(n_levels):
+        open_ = np.flatnonzero(rows[:, level])
+        last = n_blocks[open_]
+        weight[open_, last], total[open_, last] = rows[open_, level], right[open_, level]
+        n_blocks[open_] += 1
+        while len(open_):
+            last = n_blocks[open_] - 1
+            before = np.maximum(last - 1, 0)
+            falls = total[open_, last] * weight[open_, before] < total[open_, before] * weight[open_, last]
+            open_, last = open_[falls], last[falls]
+            for block in (weight, total):
+                block[open_, last - 1] += block[open_, last]
+                block[open_, last] = 0
+            n_blocks[open_] -= 1
+    squares: FloatArray = (total - np.nan_to_num(ratio(total**2, weight))).sum(axis=-1)
+    return squares.reshape(n.shape[:-1])
+
+
+def auroc(levels: LevelCounts) -> FloatArray:
     """Chance that a right answer states a higher confidence than a wrong one, a tie counting half; in [0, 1].
 
     The area under the ROC curve as the Mann-Whitney statistic (Hanley & McNeil 1982), exact under ties.
-
-    Args and errors as in `confidence_levels`. Returns None where all answers are right, or none is.
+    Undefined where all answers are right, or none is.
     """
-    n_wrong_below = n_right = 0
-    twice_wins = 0
-    for level in confidence_levels(confidence, correct):
-        n_wrong = level.n - level.n_correct
-        twice_wins += level.n_correct * (2 * n_wrong_below + n_wrong)
-        n_wrong_below += n_wrong
-        n_right += level.n_correct
-    pairs = n_right * n_wrong_below
-    return twice_wins / (2 * pairs) if pairs else None
+    n_wrong = levels.n - levels.n_correct
+    wrong_below = np.cumsum(n_wrong, axis=-1) - n_wrong
+    twice_wins = (levels.n_correct * (2 * wrong_below + n_wrong)).sum(axis=-1)
+    return ratio(twice_wins, 2 * levels.n_correct.sum(axis=-1) * n_wrong.sum(axis=-1))
 
 
-def mean(values: Sequence[float]) -> float | None:
-    """Mean of floats, summed exactly so that their order does not matter; None where there are none."""
-    return math.fsum(values) / len(values) if values else None
+def average_precision(levels: LevelCounts) -> FloatArray:
+    """Mean precision over the right answers as the confidence falls, ties taken together; in (0, 1].
+
+    sum over the levels, highest first, of (recall gained) x (precision so far), as scikit-learn's
+    `average_precision_score`. Undefined where no answer is right.
+    """
+    n, n_correct = levels.n[..., ::-1], levels.n_correct[..., ::-1]
+    precision = ratio(np.cumsum(n_correct, axis=-1), np.cumsum(n, axis=-1))
+    gained = np.where(n_correct > 0, n_correct * precision, 0.0)
+    return ratio(gained.sum(axis=-1), n_correct.sum(axis=-1))
 
 
-def truth_gap(confidence: Iterable[Decimal | float], probability: Iterable[float]) -> float | None:
-    """Mean |c - p|, in [0, 1]: how far the stated confidence is from the true chance to be right.
+@dataclass(frozen=True)
+class ByChance:
+    """What honest confidences would show by chance: the ECE's mean and 95th percentile, and a band per bin.
+
+    `band` [2, 10]: 2.5th and 97.5th percentile of each bin's accuracy, NaN for an empty bin.
+    """
+
+    mean: float
+    p95: float
+    band: FloatArray
+
+
+def calibrated_by_chance(levels: LevelCounts, n_draws: int, seed: int) -> ByChance | None:
+    """ECE of a perfectly calibrated model with these confidences, which is above 0 in any finite sample.
+
+    Every row is right with the chance that it states, drawn anew `n_draws` times (the consistency resampling
+    of Bröcker & Smith 2007, "Increasing the reliability of reliability diagrams"), rows independent of each
+    other.
 
     Args:
-        confidence: n stated confidences.
-        probability: n true probabilities of the answers that were given, p(answer | image).
+        levels: counts without leading axes.
+        n_draws: at least 1.
+        seed: the same counts and seed give the same numbers.
     Returns:
-        The mean absolute difference, None where there are no rows.
-    Raises:
-        ValueError: different lengths.
+        None where no row states a confidence.
     """
-    return mean([abs(float(c) - p) for c, p in zip(confidence, probability, strict=True)])
+    if not levels.n_stated:
+        return None
+    rng = np.random.default_rng((seed, 1))
+    sizes = levels.n.astype(np.int64)
+    sums = np.empty((n_draws, N_TENTHS))
+    step = max(1, 4_000_000 // len(sizes))
+    for start in range(0, n_draws, step):
+        shape = (min(step, n_draws - start), len(sizes))
+        sums[start : start + step] = levels.binned(
+            rng.binomial(sizes, levels.confidence, shape).astype(np.float64)
+        )
+    n = levels.binned(levels.n)
+    gaps = np.abs(sums - levels.binned(levels.n * levels.confidence))
+    eces = gaps.sum(axis=-1) / levels.n_stated
+    band = ratio(np.percentile(sums, [2.5, 97.5], axis=0), n)
+    return ByChance(float(eces.mean()), float(np.percentile(eces, 95)), band)
 
 
 def bayes_accuracy(largest_probability: Sequence[float]) -> float | None:

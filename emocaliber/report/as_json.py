@@ -6,26 +6,42 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from emocaliber.metrics import ReliabilityBin, ThresholdRow
-from emocaliber.report.summary import OVERALL, SCORES, Evaluation, Summary, TaskMean
+from emocaliber.metrics.calibration import ReliabilityBin
+from emocaliber.report.results import OVERALL, Evaluation, Summary, TaskMean, ThresholdRow, Truth
+from emocaliber.report.samples import SampleReport
+from emocaliber.report.samples_section import samples_content
+from emocaliber.report.sections import pooling_warnings
 
 
 def metrics_json(evaluation: Evaluation, provenance: Mapping[str, Any]) -> str:
-    """The text of `metrics.json`.
+    """The text of `metrics.json`: `metrics_content`, ASCII only, so that any name can be written."""
+    return json.dumps(metrics_content(evaluation, provenance), indent=2, allow_nan=False) + "\n"
+
+
+def metrics_content(
+    evaluation: Evaluation, provenance: Mapping[str, Any], samples: SampleReport | None = None
+) -> dict[str, Any]:
+    """What `metrics.json` holds.
 
     Args:
         evaluation: what was measured.
         provenance: what it was measured on; its keys come first.
+        samples: the rows with several samples, if there are any.
     Returns:
-        `provenance`, then `protocol`, `unit`, `overall`, `groups`, `tasks`. A task is the summary of its
-        rows; a group and `overall` hold the summary of their rows as `samples`, the mean over their tasks as
-        `task_mean`, and the names of their `tasks`. ASCII only, so that any name can be written.
+        `provenance`, then `protocol`, `unit`, `intervals`, `n_images`, `warnings`, `overall`, `groups`,
+        `tasks`. A task is the summary of its rows; a group and `overall` hold the summary of their rows as
+        `samples`, the mean over their tasks as `task_mean`, and the names of their `tasks`. `null_ece` is the
+        ECE of a perfectly calibrated model with the same confidences. With `samples`, `samples` comes last,
+        as `samples_content` gives it.
     """
     names = [task.name for task in evaluation.tasks]
     content = {
         **provenance,
         "protocol": evaluation.protocol,
         "unit": "scores are fractions in [0, 1]",
+        "intervals": {"level": 0.95, "n_draws": evaluation.n_draws, "seed": evaluation.seed},
+        "n_images": evaluation.n_images,
+        "warnings": pooling_warnings(evaluation),
         "overall": _pooled(evaluation.overall, evaluation.task_means[OVERALL], names),
         "groups": {
             group.name: _pooled(
@@ -35,19 +51,25 @@ def metrics_json(evaluation: Evaluation, provenance: Mapping[str, Any]) -> str:
         },
         "tasks": {task.name: _summary(task) for task in evaluation.tasks},
     }
-    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+    return content if samples is None else {**content, "samples": samples_content(samples)}
 
 
 def _pooled(summary: Summary, task_mean: TaskMean, tasks: Sequence[str]) -> dict[str, Any]:
     return {
         "tasks": list(tasks),
         "samples": _summary(summary),
-        "task_mean": {**task_mean.scores, "n_tasks": task_mean.n_tasks},
+        "task_mean": {
+            **task_mean.scores,
+            "intervals": task_mean.intervals,
+            "n_tasks": task_mean.n_tasks,
+            "auroc_gained_by_pooling": task_mean.pooling_gain,
+            "auroc_gained_by_pooling_interval": task_mean.pooling_gain_interval,
+        },
     }
 
 
 def _summary(summary: Summary) -> dict[str, Any]:
-    truth = summary.truth
+    chance = summary.by_chance
     return {
         "n": summary.n,
         "answered": summary.answered,
@@ -59,36 +81,72 @@ def _summary(summary: Summary) -> dict[str, Any]:
         "n_with_confidence": summary.n_with_confidence,
         "n_unparsed_with_confidence": summary.n_unparsed_with_confidence,
         "no_confidence_reasons": summary.no_confidence_reasons,
-        **{score: getattr(summary, score) for score in SCORES},
-        "truth": truth
-        and {
-            "n": truth.n,
-            "n_with_confidence": truth.n_with_confidence,
-            "acc": truth.acc,
-            "bayes_acc": truth.bayes_acc,
-            "mean_abs_confidence_minus_posterior": truth.gap,
-        },
+        **summary.scores,
+        "intervals": summary.intervals,
+        "null_ece": chance and {"mean": chance.mean, "p95": chance.p95},
+        "truth": summary.truth and _truth(summary.truth),
         "thresholds": [_threshold(row) for row in summary.thresholds],
         "reliability_bins": [_bin(one) for one in summary.bins],
+        "risk_coverage": [
+            {"threshold": point.threshold, "coverage": point.coverage, "risk": 1 - point.accuracy}
+            for point in summary.curve
+        ],
+        "confusion": _confusion(summary.confusion),
+    }
+
+
+def _truth(truth: Truth) -> dict[str, Any]:
+    return {
+        "n": truth.n,
+        "n_with_confidence": truth.n_with_confidence,
+        "acc": truth.acc,
+        "bayes_acc": truth.bayes_acc,
+        "acc_over_bayes": truth.acc_over_bayes,
+        _TRUTH_NAMES["gap"]: truth.gap,
+        "intervals": {_TRUTH_NAMES.get(name, name): interval for name, interval in truth.intervals.items()},
+        "forecast": {
+            "n": truth.forecast.n,
+            "expected_acc": truth.forecast.expected_acc,
+            "soft_ece": truth.forecast.soft_ece,
+            "cross_entropy_nats": truth.forecast.cross_entropy,
+            "kl_nats": truth.forecast.kl,
+            "brier_over_labels": truth.forecast.brier,
+            "intervals": {
+                _FORECAST_NAMES.get(name, name): interval
+                for name, interval in truth.forecast.intervals.items()
+            },
+        },
+    }
+
+
+_TRUTH_NAMES = {"gap": "mean_abs_confidence_minus_posterior"}
+_FORECAST_NAMES = {"cross_entropy": "cross_entropy_nats", "kl": "kl_nats", "brier": "brier_over_labels"}
+
+
+def _confusion(counts: Mapping[tuple[str, str | None], int]) -> dict[str, Any] | None:
+    """Rows by true label (row) and answer (column); the last column has no answer."""
+    if not counts:
+        return None
+    labels = sorted({label for pair in counts for label in pair if label is not None})
+    answers = [*labels, None]
+    return {
+        "labels": labels,
+        "counts": [[counts.get((true, given), 0) for given in answers] for true in labels],
     }
 
 
 def _threshold(row: ThresholdRow) -> dict[str, Any]:
-    return {
-        "threshold": float(row.threshold),
-        "n": row.n,
-        "coverage": row.coverage,
-        "acc": row.accuracy,
-        "f1": row.f1,
-    }
+    return {"threshold": float(row.threshold), "n": row.n, **row.scores, "intervals": row.intervals}
 
 
 def _bin(one: ReliabilityBin) -> dict[str, Any]:
     return {
-        "low": float(one.low),
-        "high": float(one.high),
+        "low": one.low,
+        "high": one.high,
         "n": one.n,
         "n_correct": one.n_correct,
         "mean_confidence": one.mean_confidence,
         "acc": one.accuracy,
+        "null_low": one.null_low,
+        "null_high": one.null_high,
     }

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from emocaliber.report import tables
-from emocaliber.report.summary import Evaluation, Summary
+from emocaliber.report.results import Evaluation, Summary
+from emocaliber.report.samples import SampleReport
+from emocaliber.report.samples_section import samples_section
+from emocaliber.report.sections import sections, threshold_section, truth_section
 
 _ACCURACY_FIELDS = (("acc", "Acc"), ("f1", "F1"))
 _CONFIDENCE_FIELDS = (*_ACCURACY_FIELDS, ("ece", "ECE"), ("brier", "Brier"), ("auroc", "ROC AUC"))
@@ -18,14 +21,17 @@ def metric_log(evaluation: Evaluation) -> str:
     return "\n\n".join([metric_part(evaluation), tables.tab_separated(rows, _ACCURACY_FIELDS)]) + "\n"
 
 
-def metric_conf_log(evaluation: Evaluation) -> str:
-    """The text of `metric_conf.log`: table, counts, truth where known, thresholds, tab-separated lines."""
-    pooled = [*evaluation.groups, evaluation.overall]
-    thresholds = tables.threshold_text([(row.name, row.thresholds) for row in pooled])
+def metric_conf_log(evaluation: Evaluation, samples: SampleReport | None = None) -> str:
+    """The text of `metric_conf.log`: what is printed, the further sections, tab-separated lines.
+
+    `samples`: the rows with several samples, if there are any.
+    """
     parts = [
         confidence_part(evaluation),
-        "Answers whose confidence is at least a threshold (Coverage: their share of all rows)\n" + thresholds,
-        tables.tab_separated([*evaluation.tasks, *pooled], _CONFIDENCE_FIELDS),
+        *sections(evaluation),
+        threshold_section(evaluation),
+        *([samples_section(samples, evaluation.overall.n)] if samples else []),
+        tables.tab_separated([*evaluation.tasks, *evaluation.pooled], _CONFIDENCE_FIELDS),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -39,7 +45,7 @@ def confidence_part(evaluation: Evaluation) -> str:
     """The part of `metric_conf.log` that is printed as well: table, counts, truth where it is known."""
     table = tables.confidence_table(evaluation.tasks, evaluation.groups, evaluation.overall)
     part = "\n".join([table, *_row_counts(evaluation), *_confidence_counts(evaluation)])
-    truth = _truth_section(evaluation)
+    truth = truth_section(evaluation)
     return f"{part}\n\n{truth}" if truth else part
 
 
@@ -72,36 +78,9 @@ def _reasons(
     lines = []
     for reason, n in list(counts.items())[:_MOST_REASONS]:
         shares = [(task.name, counts_of(task).get(reason, 0)) for task in evaluation.tasks]
-        where = ", ".join(f"{tables.printable(name)} {share}" for name, share in shares if share)
-        lines.append(f"  {kind}, {tables.printable(reason)}: {n} ({where})")
+        where = ", ".join(f"{tables.short_name(name)} {share}" for name, share in shares if share)
+        lines.append(f"  {kind}, {tables.short_name(reason)}: {n} ({where})")
     rest = list(counts.values())[_MOST_REASONS:]
     if rest:
         lines.append(f"  {kind}, {len(rest)} more reasons: {sum(rest)} (see metrics.json)")
     return lines
-
-
-def _truth_section(evaluation: Evaluation) -> str | None:
-    overall = evaluation.overall.truth
-    if overall is None:
-        return None
-    blocks = [
-        [line for row in block if (line := _truth_scores(row))]
-        for block in (evaluation.tasks, evaluation.groups, [evaluation.overall])
-    ]
-    lines = [
-        f"Against the true label distributions, known for {overall.n} of {evaluation.overall.n} rows:",
-        "  Bayes Acc: expected accuracy of always naming the most probable label",
-        "    (the mean of the largest p(label | image); a finite sample can lie a little above or below)",
-        "  Confidence gap: mean |c - p(answer | image)| over the rows with a confidence c, "
-        f"{overall.n_with_confidence} in all",
-        tables.truth_table(blocks),
-    ]
-    return "\n".join(lines)
-
-
-def _truth_scores(row: Summary) -> tuple[str, list[float | None], int] | None:
-    truth = row.truth
-    if truth is None:
-        return None
-    share = truth.acc / truth.bayes_acc if truth.acc is not None and truth.bayes_acc else None
-    return row.name, [truth.acc, truth.bayes_acc, share, truth.gap], truth.n

@@ -1,84 +1,43 @@
-"""What scored rows amount to, per task, per group and overall: the numbers behind every log and figure."""
+"""From scored rows to results: per task, per group and overall."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
+from functools import reduce
+from operator import add
 
-from emocaliber import metrics
-from emocaliber.report.tables import Scores
+import numpy as np
+
+from emocaliber.metrics.calibration import ByChance, calibrated_by_chance, reliability_bins
+from emocaliber.metrics.counts import LevelCounts
+from emocaliber.metrics.intervals import (
+    N_DRAWS,
+    Resampled,
+    interval,
+    mean_over,
+    resample,
+)
+from emocaliber.metrics.rows import Rows
+from emocaliber.metrics.scores import SCORES, THRESHOLDS
+from emocaliber.metrics.selective import selective_curve
+from emocaliber.report.collector import Account, Collector, KnownTruth
+from emocaliber.report.results import OVERALL, Evaluation, Summary, TaskMean, ThresholdRow
+from emocaliber.report.truth import against_truth
 from emocaliber.scoring import ScoredRow
-from emocaliber.taxonomy import GROUPS, task_sort_key
+from emocaliber.taxonomy import GROUPS
 
-SCORES = ("acc", "f1", "ece", "brier", "auroc")
-OVERALL = "Overall"
-
-
-@dataclass(frozen=True)
-class Truth:
-    """Against the stored label distribution of each image, over the `n` rows that have one; all in [0, 1].
-
-    `gap` is the mean |c - p(answer | image)| over the `n_with_confidence` of them that state a confidence, an
-    unparsed answer having chance 0 to be right.
-    """
-
-    n: int
-    n_with_confidence: int
-    acc: float | None
-    bayes_acc: float | None
-    gap: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Summary(Scores):
-    """The scores of a set of rows with the account of where every row went.
-
-    n = answered + unparsed + failed. Accuracy and F1 are over all n rows, the calibration scores over the
-    `n_with_confidence` rows that state a confidence; `n_unparsed_with_confidence` of these have no answer and
-    count as wrong.
-    """
-
-    answered: int
-    unparsed: int
-    failed: int
-    unparsed_reasons: dict[str, int]
-    failed_reasons: dict[str, int]
-    flags: dict[str, int]
-    n_with_confidence: int
-    n_unparsed_with_confidence: int
-    no_confidence_reasons: dict[str, int]
-    thresholds: tuple[metrics.ThresholdRow, ...]
-    bins: tuple[metrics.ReliabilityBin, ...]
-    curve: tuple[metrics.CurvePoint, ...]
-    truth: Truth | None
-
-
-@dataclass(frozen=True)
-class TaskMean:
-    """The plain mean of each score over the `n_tasks` tasks in which it is defined."""
-
-    scores: dict[str, float | None]
-    n_tasks: dict[str, int]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Everything that is reported about one set of predictions; tasks and groups in the tables' order."""
-
-    protocol: str
-    tasks: tuple[Summary, ...]
-    groups: tuple[Summary, ...]
-    overall: Summary
-    tasks_of_group: dict[str, tuple[str, ...]]
-    task_means: dict[str, TaskMean]
+_RUN = "run"  # the name of the only one
 
 
 def evaluate(
-    rows: Sequence[ScoredRow], failures: Mapping[str, str] | None = None, protocol: str = "default"
+    rows: Iterable[ScoredRow],
+    failures: Mapping[str, str] | None = None,
+    protocol: str = "default",
+    n_draws: int = N_DRAWS,
+    seed: int = 0,
 ) -> Evaluation:
-    """Summarise scored rows. Their order does not matter.
+    """Summarise scored rows, read once. Their order does not matter.
 
     Tasks come in the order of the tables, unknown ones after the nine; they have no group and are in Overall.
 
@@ -86,97 +45,132 @@ def evaluate(
         rows: scored by one protocol.
         failures: why a failed row failed, by row id; a row that is not in it counts as `error`.
         protocol: the name of that protocol.
+        n_draws: bootstrap draws for the intervals; 0 for none.
+        seed: of the draws.
     """
-    why = failures or {}
-    by_task: dict[str, list[ScoredRow]] = {}
+    collector = Collector()
     for row in rows:
-        by_task.setdefault(row.task, []).append(row)
-    tasks = {name: summarise(name, by_task[name], why) for name in sorted(by_task, key=task_sort_key)}
+        collector.add(row, (failures or {}).get(row.id, "error"))
+    names = collector.tasks
     members = {
-        group: tuple(name for name in tasks if by_task[name][0].group == group)
+        group: tuple(name for name in names if collector.groups[name] == group)
         for group in GROUPS
-        if any(row.group == group for row in rows)
+        if group in collector.groups.values()
     }
-    groups = tuple(summarise(group, [row for row in rows if row.group == group], why) for group in members)
-    means = {group: task_mean([tasks[name] for name in names]) for group, names in members.items()}
+    arrays = collector.rows()
+    sets: dict[tuple[str, str], tuple[str, ...]] = {("task", name): (name,) for name in names}
+    sets |= {("group", group): tasks for group, tasks in members.items()}
+    sets |= {("group", OVERALL): tuple(names)}
+    places = {key: [names.index(name) for name in tasks] for key, tasks in sets.items()}
+    resampling = resample({_RUN: arrays}, places, n_draws, seed)
+    resampled = {key: resampling.scored[_RUN, key] for key in sets}
+    summaries = {
+        key: _summary(
+            key[1],
+            [collector.accounts[task] for task in tasks],
+            [collector.truths[task] for task in tasks if task in collector.truths],
+            resampling.exact.levels(_RUN, key),
+            resampling.drawn.levels(_RUN, key),
+            calibrated_by_chance(resampling.drawn.levels(_RUN, key), n_draws, seed) if n_draws else None,
+            resampled[key],
+            _confusion(arrays, names.index(tasks[0]), collector.labels) if key[0] == "task" else {},
+        )
+        for key, tasks in sets.items()
+    }
     return Evaluation(
         protocol=protocol,
-        tasks=tuple(tasks.values()),
-        groups=groups,
-        overall=summarise(OVERALL, rows, why),
+        n_images=resampling.exact.n_images,
+        n_draws=n_draws,
+        seed=seed,
+        tasks=tuple(summaries["task", name] for name in names),
+        groups=tuple(summaries["group", group] for group in members),
+        overall=summaries["group", OVERALL],
         tasks_of_group=members,
-        task_means={**means, OVERALL: task_mean(list(tasks.values()))},
+        task_means={
+            name: _task_mean(
+                resampled["group", name], [resampled["task", task] for task in sets["group", name]]
+            )
+            for name in (*members, OVERALL)
+        },
     )
 
 
-def task_mean(tasks: Sequence[Scores]) -> TaskMean:
-    """Average each score over tasks, each task weighing the same."""
-    values = {score: [v for task in tasks if (v := getattr(task, score)) is not None] for score in SCORES}
-    return TaskMean(
-        scores={score: metrics.mean(values[score]) for score in SCORES},
-        n_tasks={score: len(values[score]) for score in SCORES},
-    )
-
-
-def summarise(name: str, rows: Sequence[ScoredRow], failures: Mapping[str, str]) -> Summary:
-    """Score a set of rows and account for each of them; `failures` as in `evaluate`."""
-    stated = [(row.confidence, row.correct) for row in rows if row.confidence is not None]
-    confidence: list[Decimal] = [c for c, _ in stated]
-    stated_correct = [right for _, right in stated]
-    truth = [row.truth for row in rows]
-    predicted = [row.label for row in rows]
-    correct = [row.correct for row in rows]
-    every_confidence = [row.confidence for row in rows]
-    status = Counter(row.status for row in rows)
+def _summary(
+    name: str,
+    accounts: Sequence[Account],
+    truths: Sequence[KnownTruth],
+    levels: LevelCounts,
+    coarse: LevelCounts,
+    by_chance: ByChance | None,
+    resampled: Resampled,
+    confusion: dict[tuple[str, str | None], int],
+) -> Summary:
+    account = reduce(add, accounts, Account())
+    n = account.status.total()
+    scores = {score: resampled.value(score) for score in SCORES}
     return Summary(
         name=name,
-        n=len(rows),
-        acc=metrics.accuracy(correct),
-        f1=metrics.weighted_f1(truth, predicted),
-        ece=metrics.ece(confidence, stated_correct),
-        brier=metrics.brier(confidence, stated_correct),
-        auroc=metrics.auroc(confidence, stated_correct),
-        answered=status["answered"],
-        unparsed=status["unparsed"],
-        failed=status["failed"],
-        unparsed_reasons=_counts(row.label_reason for row in rows if row.status == "unparsed"),
-        failed_reasons=_counts(failures.get(row.id, "error") for row in rows if row.status == "failed"),
-        flags=_counts(flag for row in rows for flag in row.flags),
-        n_with_confidence=len(stated),
-        n_unparsed_with_confidence=sum(
-            row.status == "unparsed" and row.confidence is not None for row in rows
-        ),
-        no_confidence_reasons=_counts(
-            "failed" if row.status == "failed" else row.confidence_reason
-            for row in rows
-            if row.confidence is None
-        ),
-        thresholds=tuple(metrics.threshold_table(truth, predicted, correct, every_confidence)),
-        bins=tuple(metrics.reliability_bins(confidence, stated_correct)),
-        curve=tuple(metrics.selective_curve(correct, every_confidence)),
-        truth=_against_truth(rows),
+        n=n,
+        acc=scores["acc"],
+        f1=scores["f1"],
+        ece=scores["ece"],
+        brier=scores["brier"],
+        auroc=scores["auroc"],
+        answered=account.status["answered"],
+        unparsed=account.status["unparsed"],
+        failed=account.status["failed"],
+        unparsed_reasons=_by_frequency(account.unparsed_reasons),
+        failed_reasons=_by_frequency(account.failed_reasons),
+        flags=_by_frequency(account.flags),
+        n_with_confidence=int(levels.n_stated),
+        n_unparsed_with_confidence=account.n_unparsed_with_confidence,
+        no_confidence_reasons=_by_frequency(account.no_confidence_reasons),
+        scores=scores,
+        intervals={score: resampled.interval(score) for score in SCORES},
+        by_chance=by_chance,
+        thresholds=tuple(_threshold_row(threshold, resampled, n) for threshold in THRESHOLDS),
+        bins=tuple(reliability_bins(levels, by_chance.band if by_chance else None)),
+        curve=tuple(selective_curve(coarse)),
+        confusion=confusion,
+        truth=against_truth(truths, with_intervals=len(resampled.draws["acc"]) > 0),
     )
 
 
-def _against_truth(rows: Iterable[ScoredRow]) -> Truth | None:
-    known = [(row, row.posterior) for row in rows if row.posterior]
-    if not known:
-        return None
-    stated = [
-        (row.confidence, posterior.get(row.label, 0.0) if row.label is not None else 0.0)
-        for row, posterior in known
-        if row.confidence is not None
-    ]
-    return Truth(
-        n=len(known),
-        n_with_confidence=len(stated),
-        acc=metrics.accuracy([row.correct for row, _ in known]),
-        bayes_acc=metrics.bayes_accuracy([max(posterior.values()) for _, posterior in known]),
-        gap=metrics.truth_gap([c for c, _ in stated], [p for _, p in stated]),
+def _threshold_row(threshold: str, resampled: Resampled, n: int) -> ThresholdRow:
+    names = {name: f"{name}_at_{threshold}" for name in ("acc", "f1", "coverage")}
+    scores = {name: resampled.value(score) for name, score in names.items()}
+    return ThresholdRow(
+        threshold=threshold,
+        n=round((scores["coverage"] or 0.0) * n),
+        scores=scores,
+        intervals={name: resampled.interval(score) for name, score in names.items()},
     )
 
 
-def _counts(reasons: Iterable[str | None]) -> dict[str, int]:
-    """Count per reason, the most frequent first, ties alphabetically, so that no order of rows matters."""
-    counted = Counter(reason or "unknown" for reason in reasons)
-    return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
+def _confusion(rows: Rows, task: int, labels: Sequence[str]) -> dict[tuple[str, str | None], int]:
+    inside = rows.task == task
+    pairs, counts = np.unique(np.stack([rows.truth[inside], rows.label[inside]]), axis=1, return_counts=True)
+    return {
+        (labels[truth], labels[label] if label >= 0 else None): int(n)
+        for truth, label, n in zip(*pairs.tolist(), counts.tolist(), strict=True)
+    }
+
+
+def _task_mean(pooled: Resampled, tasks: Sequence[Resampled]) -> TaskMean:
+    within = mean_over(tasks)
+    pooled_auroc, within_auroc = pooled.value("auroc"), within.value("auroc")
+    gain = None
+    if pooled_auroc is not None and within_auroc is not None and len(tasks) > 1:
+        gain = pooled_auroc - within_auroc
+    return TaskMean(
+        scores={score: within.value(score) for score in SCORES},
+        intervals={score: within.interval(score) for score in SCORES},
+        n_tasks={score: sum(task.value(score) is not None for task in tasks) for score in SCORES},
+        pooling_gain=gain,
+        pooling_gain_interval=interval(gain, pooled.draws["auroc"] - within.draws["auroc"]),
+    )
+
+
+def _by_frequency(counts: Counter[str]) -> dict[str, int]:
+    """The most frequent first, ties alphabetically, so that no order of rows matters."""
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -10,16 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from emocaliber.metrics import ThresholdRow
-
 METRIC_COLUMNS = ("Task", "Acc", "F1", "#Samples")
 METRIC_WIDTHS = (15, 8, 8, 9)
 CONFIDENCE_COLUMNS = ("Task/Group", "Acc", "F1", "ECE", "Brier", "ROC AUC", "#Samples")
 CONFIDENCE_WIDTHS = (15, 6, 6, 8, 10, 10, 9)
-THRESHOLD_COLUMNS = ("Group", "Conf >=", "Acc", "F1", "Coverage", "#Samples")
-THRESHOLD_WIDTHS = (15, 7, 6, 6, 8, 9)
-TRUTH_COLUMNS = ("Task/Group", "Acc", "Bayes Acc", "Acc/Bayes", "Confidence gap", "#Samples")
-TRUTH_WIDTHS = (15, 6, 9, 9, 14, 9)
+_NAME_WIDTH = 15
+_LONGEST_NAME = 80
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +44,13 @@ def printable(name: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(name.split()))
 
 
+def short_name(name: str) -> str:
+    """A printable name of at most 80 characters: a longer one, which widens every line, loses its middle."""
+    shown = printable(name)
+    half = _LONGEST_NAME // 2
+    return shown if len(shown) <= _LONGEST_NAME else f"{shown[:half]}…{shown[1 - half :]}"
+
+
 def metric_table(tasks: Sequence[Scores], overall: Scores) -> str:
     """The table of `metric.log`. Ends without a line break."""
     widths = _widths(METRIC_WIDTHS, [*tasks, overall])
@@ -65,22 +68,37 @@ def confidence_table(tasks: Sequence[Scores], groups: Sequence[Scores], overall:
     return _framed(CONFIDENCE_COLUMNS, widths, blocks)
 
 
-def threshold_text(tables: Sequence[tuple[str, Sequence[ThresholdRow]]]) -> str:
-    """Accuracy, F1 and coverage per group and confidence threshold, one block a group."""
-    widths = (max([THRESHOLD_WIDTHS[0], *(len(name) for name, _ in tables)]), *THRESHOLD_WIDTHS[1:])
-    blocks = []
-    for name, rows in tables:
-        block = []
-        for row in rows:
-            cells = [f"{name:<{widths[0]}}", f"{row.threshold!s:<{widths[1]}}"]
-            cells += [
-                percent(row.accuracy, widths[2]),
-                percent(row.f1, widths[3]),
-                percent(row.coverage, widths[4]),
-            ]
-            block.append(_line([*cells, f"{row.n:<{widths[5]}}"]))
-        blocks.append(block)
-    return _framed(THRESHOLD_COLUMNS, widths, blocks)
+def free_table(columns: Sequence[str], blocks: Sequence[Sequence[Sequence[str]]]) -> str:
+    """A table of our own in the same style, every column as wide as its widest cell.
+
+    Args:
+        columns: the titles.
+        blocks: lines of cells, as `with_interval`, `percent` or text; lines of a block stand together.
+    """
+    lines = [[short_name(line[0]), *line[1:]] for block in blocks for line in block]
+    widths = [max(map(len, column)) for column in zip(columns, *lines, strict=True)]
+    widths[0] = max(widths[0], _NAME_WIDTH)
+    padded = [
+        [
+            _line(
+                [
+                    f"{cell:<{width}}"
+                    for cell, width in zip([short_name(line[0]), *line[1:]], widths, strict=True)
+                ]
+            )
+            for line in block
+        ]
+        for block in blocks
+    ]
+    return _framed(columns, widths, padded)
+
+
+def with_interval(score: float | None, interval: tuple[float, float] | None) -> str:
+    """A score in percent, and its interval with one decimal: ` 66.67 [60.1, 72.8]`."""
+    if score is None or interval is None:
+        return percent(score, 6)
+    low, high = interval
+    return f"{percent(score, 6)} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def tab_separated(rows: Sequence[Scores], fields: Sequence[tuple[str, str]]) -> str:
@@ -90,32 +108,19 @@ def tab_separated(rows: Sequence[Scores], fields: Sequence[tuple[str, str]]) -> 
         rows: the lines of a table.
         fields: the scores of each row, as (attribute of `Scores`, its title).
     """
-    titles = [f"{printable(row.name)} {title}" for row in rows for _, title in fields]
+    titles = [f"{short_name(row.name)} {title}" for row in rows for _, title in fields]
     values = [percent(getattr(row, field)) for row in rows for field, _ in fields]
     return "\t".join(titles) + "\n" + "\t".join(values)
 
 
-def truth_table(blocks: Sequence[Sequence[tuple[str, Sequence[float | None], int]]]) -> str:
-    """What was reached beside what can be: one line per (name, the four scores of `TRUTH_COLUMNS`, rows)."""
-    names = [printable(name) for block in blocks for name, _, _ in block]
-    widths = (max([TRUTH_WIDTHS[0], *map(len, names)]), *TRUTH_WIDTHS[1:])
-    lines = [[_truth_line(*row, widths) for row in block] for block in blocks]
-    return _framed(TRUTH_COLUMNS, widths, lines)
-
-
-def _truth_line(name: str, scores: Sequence[float | None], n: int, widths: Sequence[int]) -> str:
-    cells = [percent(score, width) for score, width in zip(scores, widths[1:5], strict=True)]
-    return _line([f"{printable(name):<{widths[0]}}", *cells, f"{n:<{widths[5]}}"])
-
-
 def _widths(published: Sequence[int], rows: Sequence[Scores]) -> tuple[int, ...]:
-    return (max([published[0], *(len(printable(row.name)) for row in rows)]), *published[1:])
+    return (max([published[0], *(len(short_name(row.name)) for row in rows)]), *published[1:])
 
 
 def _metric_line(row: Scores, widths: Sequence[int]) -> str:
     # The published lines give their percentages 6 characters under headers of 8: the bars do not meet.
     cells = [
-        f"{printable(row.name):<{widths[0]}}",
+        f"{short_name(row.name):<{widths[0]}}",
         percent(row.acc, 6),
         percent(row.f1, 6),
         f"{row.n:<{widths[3]}}",
@@ -126,7 +131,7 @@ def _metric_line(row: Scores, widths: Sequence[int]) -> str:
 def _confidence_line(row: Scores, widths: Sequence[int]) -> str:
     scores = (row.acc, row.f1, row.ece, row.brier, row.auroc)
     cells = [percent(score, width) for score, width in zip(scores, widths[1:6], strict=True)]
-    return _line([f"{printable(row.name):<{widths[0]}}", *cells, f"{row.n:<{widths[6]}}"])
+    return _line([f"{short_name(row.name):<{widths[0]}}", *cells, f"{row.n:<{widths[6]}}"])
 
 
 def _line(cells: Sequence[str]) -> str:

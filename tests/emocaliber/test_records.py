@@ -9,6 +9,7 @@ from emocaliber.prompts import conversation, user_prompt
 from emocaliber.records import (
     RecordError,
     _content_id,
+    iterate_with_places,
     merge_by_id,
     read_records,
     record_images,
@@ -41,6 +42,14 @@ def test_the_published_form_is_taken_as_it_is(tmp_path):
     assert {name: value for name, value in record.items() if name != "id"} == PUBLISHED
     assert record_images(record) == ["VECBench/FI/0.jpg"]
     assert record_text(record) == user_prompt(MIKELS_8)
+
+
+def test_rows_come_with_their_places(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(["", json.dumps(changed(id="a")), "", json.dumps(changed(id="b"))]))
+    placed = list(iterate_with_places(path))
+    assert [place for place, _ in placed] == [f"{path}:2", f"{path}:4"]
+    assert [row for _, row in placed] == read_records(path)
 
 
 def test_the_id_is_fixed():
@@ -135,6 +144,27 @@ def test_ground_truth_may_be_a_synonym(tmp_path, truth):
 
 def test_ground_truth_may_be_spelt_correctly(tmp_path):
     read(tmp_path, changed(ground_truth="cheerfulness", candidates=list(WEBEMO_25)))
+
+
+@pytest.mark.parametrize("soft", [{"posterior": {"awe": 1}}, {"votes": {"awe": 2, "fear": 1}}])
+def test_ground_truth_may_be_missing_where_a_distribution_is_in_its_place(tmp_path, soft):
+    (record,) = read(tmp_path, changed(ground_truth=..., **soft))
+    assert "ground_truth" not in record
+    assert read(tmp_path, changed(ground_truth=None, **soft))[0]["ground_truth"] is None
+
+
+@pytest.mark.parametrize(
+    ("soft", "message"),
+    [
+        ({"votes": {}}, "no ground_truth; give the true label, one of the candidates"),
+        ({"votes": {"awe": 0}}, "votes sum to 0; give at least one rater's vote, or leave them out"),
+        ({"posterior": {"awe": 0.5}}, "posterior sums to 0.5, not 1; correct it, or leave it out"),
+    ],
+)
+def test_a_distribution_in_its_place_is_checked_with_its_line(tmp_path, soft, message):
+    with pytest.raises(RecordError) as error:
+        read(tmp_path, PUBLISHED, changed(ground_truth=..., image="b.jpg", **soft))
+    assert str(error.value) == f"{tmp_path / 'data.jsonl'}:2: {message}"
 
 
 def test_truth_is_needed_for_scoring_only(tmp_path):

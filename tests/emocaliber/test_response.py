@@ -1,5 +1,6 @@
 """`parse` reads what `render` writes, and gives a value and its reasons for everything else."""
 
+import re
 import time
 from decimal import Decimal, localcontext
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emocaliber import response
 from emocaliber.response import SECTIONS, parse, render
 from emocaliber.taxonomy import MIKELS_8, WEBEMO_25
 
@@ -452,10 +454,45 @@ def test_odd_texts_say_nothing(text):
         *("a\u0316\u0301", "\u0316\u0301", "<answer" + " " * 9, "\ud800", "9", "<think><answer>awe"),
     ],
 )
-@pytest.mark.parametrize("frame", ["{}", "<answer>{}</answer>", "<confidence>{}</confidence>"])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        *("{}", "<answer>{}</answer>", "<confidence>{}</confidence>"),
+        *(f"{THINK}<answer>awe</answer>{{}}", f"{THINK.replace('straw.', '{}')}<answer>awe</answer> more"),
+    ],
+)
 def test_a_megabyte_takes_linear_time(unit, frame):
     text = frame.format(unit * (1_000_000 // len(unit)))
     start = time.process_time()
     parse(text, MIKELS_8)
     # A quadratic step over 10^6 characters would take minutes.
     assert time.process_time() - start < 10
+
+
+SPACES = st.text(alphabet=" \n\t\u00a0\x1c", max_size=2)
+WORDS = st.one_of(
+    st.text(alphabet='ab \n>/"&', max_size=6), st.sampled_from(("awe", "fear", "0.85", "85%", "<"))
+)
+
+
+@given(
+    spaces=st.lists(SPACES, min_size=10, max_size=10),
+    texts=st.lists(WORDS, min_size=7, max_size=7),
+    has_confidence=st.booleans(),
+    after=st.sampled_from(("", "x", "<", "<|im_end|>", "</think>")),
+)
+@settings(deadline=None)
+def test_an_answer_to_the_letter_is_read_as_any_other(spaces, texts, has_confidence, after):
+    """The short way for answers that follow the grammar gives what the long way gives."""
+    gap = iter(spaces)
+    sections = next(gap).join(
+        f"<{name}>{text}</{name}>" for name, text in zip(SECTIONS, texts[:5], strict=True)
+    )
+    text = f"{next(gap)}<think>{next(gap)}{sections}{next(gap)}</think>{next(gap)}<answer>{texts[5]}</answer>"
+    if has_confidence:
+        text += f"{next(gap)}<confidence>{texts[6]}</confidence>"
+    text += next(gap) + after
+    short = parse(text, ["awe", "fear", "ab"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(response, "_AS_RENDERED", re.compile("(?!)"))
+        assert parse(text, ["awe", "fear", "ab"]) == short

@@ -6,7 +6,7 @@ import pytest
 
 from emocaliber.prompts import conversation
 from emocaliber.records import RecordError
-from emocaliber.scoring import PROTOCOLS, score
+from emocaliber.scoring import score
 from emocaliber.taxonomy import MIKELS_8, WEBEMO_25
 
 
@@ -103,6 +103,20 @@ def test_an_empty_posterior_is_none_known():
 
 
 @pytest.mark.parametrize(
+    ("votes", "truth"),
+    [({"fear": 3, "Sad": 1}, "fear"), ({"sadness": 2, "fear": 2, "awe": 1}, "fear"), ({"Sad": 1}, "sadness")],
+)
+def test_without_ground_truth_the_most_probable_label_is_the_truth(votes, truth):
+    scored = score(row(f"<answer>{truth}</answer>", ground_truth=None, votes=votes))
+    assert (scored.truth, scored.correct) == (truth, True)
+    assert scored.posterior[truth] == max(scored.posterior.values())
+
+
+def test_a_ground_truth_goes_before_the_most_probable_label():
+    assert score(row("x", ground_truth="awe", votes={"fear": 3})).truth == "awe"
+
+
+@pytest.mark.parametrize(
     "rounded", [{"awe": 1}, {"awe": 0.5, "fear": 0.4991}, dict.fromkeys(("awe", "fear", "anger"), 0.333)]
 )
 def test_a_posterior_may_be_rounded(rounded):
@@ -130,6 +144,8 @@ def test_a_posterior_may_be_rounded(rounded):
         ),
         ({"posterior": {"awe": 0.9, "fear": 0.9}}, "row 'r1': posterior sums to 1.8, not 1; correct it"),
         ({"posterior": {"awe": 0}}, "row 'r1': posterior sums to 0, not 1; correct it"),
+        ({"votes": {"awe": -1}}, "row 'r1': votes give 'awe' -1; use candidates"),
+        ({"votes": {"awe": 1}, "posterior": {"awe": 1}}, "row 'r1': posterior and votes are both there"),
     ],
 )
 def test_rows_that_are_not_valid_are_named(fields, message):
@@ -137,5 +153,18 @@ def test_rows_that_are_not_valid_are_named(fields, message):
         score(row("x", **fields))
 
 
-def test_the_default_protocol_is_score():
-    assert PROTOCOLS["default"] is score
+def test_rows_of_one_image_have_one_key_and_a_row_without_image_has_none():
+    one, other = (score(row("x", image="a.jpg", id=name)) for name in ("1", "2"))
+    assert one.image_key == other.image_key == "a.jpg"
+    assert score(row("x", images=["b.jpg", "a.jpg"])).image_key == "b.jpg\na.jpg"
+
+
+def test_without_a_response_the_first_sample_is_it():
+    samples = ["<answer>awe</answer><confidence>0.7</confidence>", "<answer>fear</answer>"]
+    assert (score(row(samples=samples)).label, score(row(samples=samples)).confidence) == (
+        "awe",
+        Decimal("0.7"),
+    )
+    assert score(row("<answer>fear</answer>", samples=samples)).label == "fear"
+    for failed in (row(samples=samples, error={"type": "OSError"}), row(samples=[]), row(samples=[1])):
+        assert score(failed).status == "failed"

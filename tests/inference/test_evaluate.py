@@ -7,10 +7,13 @@ The numbers in the golden logs were worked out by hand from `golden/merged.jsonl
 import gzip
 import importlib.util
 import json
+import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -29,12 +32,6 @@ def command():
     return module
 
 
-@pytest.fixture
-def without_figures(command, monkeypatch):
-    # Drawing takes most of the time, and most tests do not look at the figures.
-    monkeypatch.setattr(command, "draw_figures", lambda evaluation: {})
-
-
 def rows_of(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
@@ -44,8 +41,12 @@ def write_rows(path: Path, rows: list[dict]) -> Path:
     return path
 
 
-def run(command, *predictions, into: Path) -> int:
-    return command.main(["--predictions", *map(str, predictions), "--output-dir", str(into)])
+# Drawing takes most of the time, and most tests look at neither figures, page nor intervals.
+PLAIN = ("--draws", "0", "--no-figures", "--no-page")
+
+
+def run(command, *predictions, into: Path, options=PLAIN) -> int:
+    return command.main(["--predictions", *map(str, predictions), "--output-dir", str(into), *options])
 
 
 def test_a_published_file_gives_the_golden_logs_and_prints_both_tables(tmp_path):
@@ -53,7 +54,7 @@ def test_a_published_file_gives_the_golden_logs_and_prints_both_tables(tmp_path)
     packed.write_bytes(gzip.compress((GOLDEN / "merged.jsonl").read_bytes()))
     out = tmp_path / "new" / "run"
     ran = subprocess.run(
-        [sys.executable, COMMAND, "--predictions", packed, "--output-dir", out],
+        [sys.executable, COMMAND, "--predictions", packed, "--output-dir", out, "--draws", "0"],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -64,19 +65,16 @@ def test_a_published_file_gives_the_golden_logs_and_prints_both_tables(tmp_path)
         assert (out / log).read_bytes() == (GOLDEN / log).read_bytes()
         table = (GOLDEN / log).read_text(encoding="utf-8").split("\n\n")[0]
         assert table in ran.stdout
+    figures = [f"reliability_{name}" for name in ("id_vsa", "id_ver", "ood_ver", "overall", "tasks")]
+    figures += ["accuracy_vs_threshold", "coverage_vs_threshold", "accuracy_vs_coverage", "risk_vs_coverage"]
     assert {path.name for path in out.iterdir()} == {
         *LOGS,
-        "metrics.json",
-        "merged_conf.jsonl",
-        *(f"reliability_{name}.png" for name in ("id_vsa", "id_ver", "ood_ver", "overall")),
-        *(
-            f"{name}.png"
-            for name in ("accuracy_vs_threshold", "coverage_vs_threshold", "accuracy_vs_coverage")
-        ),
+        *("metrics.json", "merged_conf.jsonl", "report.html"),
+        *(f"{name}.{kind}" for name in figures for kind in ("png", "pdf")),
     }
 
 
-def test_the_golden_numbers_by_hand(command, without_figures, tmp_path):
+def test_the_golden_numbers_by_hand(command, tmp_path):
     run(command, GOLDEN / "merged.jsonl", into=tmp_path)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     # FI-2: 0.90 right, 0.30 wrong, 1.0 right, 0.6 wrong.
@@ -109,7 +107,7 @@ def check(found: dict, **expected) -> None:
         assert found[name] == (pytest.approx(value, abs=1e-15) if value is not None else None), name
 
 
-def test_merged_conf_holds_every_row_with_what_was_read(command, without_figures, tmp_path):
+def test_merged_conf_holds_every_row_with_what_was_read(command, tmp_path):
     run(command, GOLDEN / "merged.jsonl", into=tmp_path)
     given, written = rows_of(GOLDEN / "merged.jsonl"), rows_of(tmp_path / "merged_conf.jsonl")
     assert len(written) == len(given) == 12
@@ -126,14 +124,14 @@ def test_merged_conf_holds_every_row_with_what_was_read(command, without_figures
     assert written[8]["task"] == "UnbiasedEmo-6"
 
 
-def test_evaluating_its_own_output_again_gives_the_same_logs(command, without_figures, tmp_path):
+def test_evaluating_its_own_output_again_gives_the_same_logs(command, tmp_path):
     run(command, GOLDEN / "merged.jsonl", into=tmp_path / "a")
     run(command, tmp_path / "a" / "merged_conf.jsonl", into=tmp_path / "b")
     for file in (*LOGS, "merged_conf.jsonl"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
-def test_neither_the_order_nor_the_split_into_files_changes_a_digit(command, without_figures, tmp_path):
+def test_neither_the_order_nor_the_split_into_files_changes_a_digit(command, tmp_path):
     rows = rows_of(GOLDEN / "merged.jsonl")
     random.Random(3).shuffle(rows)
     halves = [write_rows(tmp_path / "x.jsonl", rows[:5]), write_rows(tmp_path / "y.jsonl", rows[5:])]
@@ -142,9 +140,18 @@ def test_neither_the_order_nor_the_split_into_files_changes_a_digit(command, wit
         assert (tmp_path / "out" / log).read_bytes() == (GOLDEN / log).read_bytes()
 
 
-def test_rows_without_response_or_with_a_plain_error_are_counted_with_a_reason(
-    command, without_figures, tmp_path
-):
+def test_a_response_of_five_megabytes_is_a_row_like_any_other(command, tmp_path):
+    rows = [{**row, "id": str(number)} for number, row in enumerate(rows_of(GOLDEN / "merged.jsonl"))]
+    for row in (rows[0], rows[1]):
+        row["response"] = "<think>" * 700_000 + "x" * 300_000 + "<answer>positive</answer>"
+    rows[1]["response"] += "<confidence>" + "9" * 5_000_000 + "</confidence>"
+    assert run(command, write_rows(tmp_path / "p.jsonl", rows), into=tmp_path) == 0
+    log = (tmp_path / "metric_conf.log").read_text(encoding="utf-8")
+    assert "Rows: 12 = 9 answered + 2 unparsed + 1 failed" in log
+    assert "without confidence, not_a_number: 2 (FI-2 1, UnbiasedEmo-6 1)" in log
+
+
+def test_rows_without_response_or_with_a_plain_error_are_counted_with_a_reason(command, tmp_path):
     row = rows_of(GOLDEN / "merged.jsonl")[4]
     bare = {name: value for name, value in row.items() if name != "response"}
     rows = [
@@ -168,12 +175,58 @@ def test_a_model_without_confidence_has_tables_and_no_figures(command, tmp_path,
     for row in rows:
         row["response"] = row["response"].split("<confidence>")[0]
     shutil.copy(GOLDEN / "merged.jsonl", tmp_path / "reliability_overall.png")  # of an earlier evaluation
-    assert run(command, write_rows(tmp_path / "p.jsonl", rows), into=tmp_path) == 0
+    path = write_rows(tmp_path / "p.jsonl", rows)
+    assert run(command, path, into=tmp_path, options=("--draws", "100")) == 0
     assert "No figures: no row states a confidence." in capsys.readouterr().out
     assert "| Overall         |  54.55 |  51.52 | N/A      | N/A        | N/A        | 11        |" in (
         tmp_path / "metric_conf.log"
     ).read_text(encoding="utf-8")
     assert list(tmp_path.glob("*.png")) == []
+
+
+def test_both_protocols_stand_side_by_side_and_say_what_differs(command, tmp_path, capsys):
+    merged = GOLDEN / "merged.jsonl"
+    assert run(command, merged, into=tmp_path, options=(*PLAIN, "--protocol", "both")) == 0
+    assert "protocol_difference: default -> paper" in capsys.readouterr().out
+    for log in LOGS:
+        own = (GOLDEN / log).read_text(encoding="utf-8")
+        assert (tmp_path / log).read_text(encoding="utf-8").startswith(own)
+    # By hand: 0.6 lies on a float edge, so (0.3 wrong) and (0.6 wrong) move one bin low, and 1.0 falls out:
+    # |1 - 0.9| + 0.3 + 0.6, over 4.
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    assert content["paper"]["groups"]["ID VSA"]["ece"] == pytest.approx(0.25)
+    assert content["protocol"] == "default"
+    moved = {(one["name"], one["score"]): one for one in content["protocol_difference"]}
+    # Overall scans the reasoning too; the row of 85 (percent) is clipped to 1 by the published evaluator.
+    assert moved["ID VER", "brier"]["rows"]["clipped"] == 1
+
+    assert run(command, merged, into=tmp_path / "paper", options=(*PLAIN, "--protocol", "paper")) == 0
+    assert rows_of(tmp_path / "paper" / "merged_conf.jsonl") == rows_of(tmp_path / "merged_conf.jsonl")
+    for log, beside in zip(LOGS, ("metric_paper.log", "metric_conf_paper.log"), strict=True):
+        assert (tmp_path / "paper" / log).read_bytes() == (tmp_path / beside).read_bytes()
+    assert json.loads((tmp_path / "paper" / "metrics.json").read_text())["protocol"] == "paper"
+
+    assert run(command, merged, into=tmp_path) == 0  # the default again: nothing that contradicts it stays
+    assert not list(tmp_path.glob("*_paper.log"))
+
+
+def test_the_page_takes_its_images_from_the_run_and_a_large_run_has_none(
+    command, tmp_path, capsys, monkeypatch
+):
+    from PIL import Image
+
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "images" / "1.jpg")
+    (tmp_path / "run.json").write_text(json.dumps({"identity": {"image_root": str(tmp_path)}}))
+    path = write_rows(tmp_path / "p.jsonl", rows_of(GOLDEN / "merged.jsonl"))
+    options = ("--draws", "0", "--no-figures")
+    assert run(command, path, into=tmp_path / "a", options=options) == 0
+    page = (tmp_path / "a" / "report.html").read_text(encoding="utf-8")
+    assert page.count("/9j/") == 1  # one JPEG in base64: the other images are not there
+    monkeypatch.setattr(command, "_MOST_PAGE_ROWS", 11)
+    assert run(command, path, into=tmp_path / "a", options=options) == 0
+    assert "No page: 12 rows, more than the 11 that it holds." in capsys.readouterr().out
+    assert not (tmp_path / "a" / "report.html").exists()
 
 
 MISTAKES = {
@@ -182,6 +235,8 @@ MISTAKES = {
     "empty": ("empty.jsonl", "", "no rows"),
     "only blank lines": ("blank.jsonl", "\n\n", "no rows"),
     "not an object": ("list.jsonl", "[1]\n", "list.jsonl:1"),
+    "not a number": ("nan.jsonl", '{"id": 1, "confidence": NaN}\n', "nan.jsonl:1: not JSON"),
+    "not UTF-8": ("latin.jsonl", b'{"id": "\xe9"}\n', "latin.jsonl:1: not UTF-8"),
 }
 
 
@@ -189,7 +244,7 @@ MISTAKES = {
 def test_a_mistake_in_the_file_is_one_line_and_writes_nothing(command, tmp_path, capsys, mistake):
     name, content, told = MISTAKES[mistake]
     if content is not None:
-        (tmp_path / name).write_text(content)
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     assert run(command, tmp_path / name, into=tmp_path / "out") == 2
     assert_one_line(capsys, told)
     assert not (tmp_path / "out").exists()
@@ -212,16 +267,16 @@ def test_a_file_given_twice_is_refused(command, tmp_path, capsys):
     assert_one_line(capsys, "given twice")
 
 
-def test_an_output_folder_that_cannot_be_is_refused(command, without_figures, tmp_path, capsys):
+def test_an_output_folder_that_cannot_be_is_refused(command, tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
     assert run(command, GOLDEN / "merged.jsonl", into=tmp_path / "file") == 2
     assert_one_line(capsys, "not a folder")
     assert run(command, GOLDEN / "merged.jsonl", into=tmp_path / "file" / "below") == 2
-    assert_one_line(capsys, "cannot be written")
+    assert_one_line(capsys, "cannot be written (Not a directory)")
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_failure_while_writing_leaves_the_earlier_results_whole(command, without_figures, tmp_path, capsys):
+def test_a_failure_while_writing_leaves_the_earlier_results_whole(command, tmp_path, capsys):
     (tmp_path / "metrics.json").mkdir()
     (tmp_path / "metric.log").write_text("earlier")
     assert run(command, GOLDEN / "merged.jsonl", into=tmp_path) == 2
@@ -231,8 +286,98 @@ def test_a_failure_while_writing_leaves_the_earlier_results_whole(command, witho
 
 
 @pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError("no room"), "OUT: cannot be written (no room)"),
+        (PermissionError(13, "Denied", "OUT/new"), "OUT: cannot be written (Denied)"),
+        (
+            PermissionError(13, "Denied", "/elsewhere/fonts"),
+            "error: /elsewhere/fonts: Denied, on writing OUT",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(command, tmp_path, capsys, monkeypatch, error, told):
+    def failing(*_):
+        if error.filename:
+            error.filename = error.filename.replace("OUT", str(tmp_path / "out"))
+        raise error
+
+    monkeypatch.setattr(command, "write_default", failing)
+    assert run(command, GOLDEN / "merged.jsonl", into=tmp_path / "out") == 2
+    assert_one_line(capsys, told.replace("OUT", str(tmp_path / "out")))
+
+
+def test_a_failed_run_leaves_none_of_the_folders_that_it_made(command, tmp_path):
+    (tmp_path / "mine").mkdir()
+    assert run(command, tmp_path / "missing.jsonl", into=tmp_path / "mine" / "a" / "b" / "c") == 2
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+
+
+def test_what_a_killed_run_left_goes_and_what_a_running_one_writes_stays(command, tmp_path):
+    for name, age_s in (("killed", 4000), ("running", 3000)):
+        folder = tmp_path / f".evaluation-{name}"
+        folder.mkdir()
+        (folder / "merged_conf.jsonl").write_text("{}")
+        for path in (folder / "merged_conf.jsonl", folder):
+            os.utime(path, (time.time() - age_s,) * 2)
+    os.utime(folder, (0, 0))  # nothing new in it, but its file grows
+    assert run(command, GOLDEN / "merged.jsonl", into=tmp_path) == 0
+    assert [path.name for path in tmp_path.glob(".evaluation-*")] == [".evaluation-running"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_quietly_and_leaves_nothing(tmp_path, number):
+    pipe, out = tmp_path / "rows.jsonl", tmp_path / "new" / "out"
+    os.mkfifo(pipe)
+    process = subprocess.Popen(
+        [sys.executable, COMMAND, "--predictions", pipe, "--output-dir", out],
+        stderr=subprocess.PIPE,
+        # A shell's background job ignores Ctrl-C, and its children do.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    with open(pipe, "wb"):  # the other end is open now: the run waits for its first row
+        assert list(out.glob(".evaluation-*"))
+        process.send_signal(number)
+        _, told = process.communicate(timeout=60)
+    assert (process.returncode, told) == (128 + number, b"")
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_a_pipe_that_is_closed_ends_it_quietly_with_its_results(tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    arguments = [sys.executable, COMMAND, "--predictions", GOLDEN / "merged.jsonl", "--output-dir", tmp_path]
+    ran = subprocess.run([*arguments, *PLAIN], stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (ran.returncode, ran.stderr) == (141, b"")
+    assert (tmp_path / "metric.log").read_bytes() == (GOLDEN / "metric.log").read_bytes()
+
+
+def test_a_row_that_cannot_be_scored_is_told_with_its_place(command, tmp_path, capsys):
+    good, bad = ({**row, "id": str(n)} for n, row in enumerate(rows_of(GOLDEN / "merged.jsonl")[4:6]))
+    for fields, told in (({"posterior": {"awe": 2}}, "posterior"), ({"samples": "awe"}, "samples is not")):
+        path = write_rows(tmp_path / "p.jsonl", [good, {**bad, **fields}])
+        assert run(command, path, into=tmp_path / "out") == 2
+        assert_one_line(capsys, f"{path}:2: row '1': {told}")
+
+
+def test_the_paper_protocol_alone_makes_no_other_evaluation(command, tmp_path, monkeypatch):
+    monkeypatch.setattr("emocaliber.report.summary.evaluate", None)
+    options = (*PLAIN, "--protocol", "paper")
+    assert run(command, GOLDEN / "merged.jsonl", into=tmp_path, options=options) == 0
+
+
+@pytest.mark.parametrize(
     "arguments",
-    [[], ["--predictions", "x.jsonl"], ["--predictions", "x", "--output-dir", "y", "--protocol", "z"]],
+    [
+        [],
+        ["--predictions", "x.jsonl"],
+        ["--predictions", "x", "--output-dir", "y", "--protocol", "z"],
+        ["--predictions", "x", "--output-dir", "y", "--draws", "-1"],
+        ["--predictions", "x", "--output-dir", "y", "--draws", "99"],
+        ["--predictions", "x", "--output-dir", "y", "--seed", "-1"],
+        ["--predictions", "x", "--output-dir", "y", "--image-root", "no-such-folder"],
+    ],
 )
 def test_a_mistake_in_the_arguments_is_one_line(command, capsys, arguments):
     with pytest.raises(SystemExit) as stop:
@@ -252,7 +397,7 @@ def assert_one_line(capsys, told: str) -> None:
 def test_asking_for_help_loads_nothing_heavy():
     code = (
         "import runpy, sys\n"
-        f"sys.argv = ['evaluate.py', '--help']\n"
+        f"sys.argv = ['evaluate.py', '--help']\nsys.path.insert(0, {str(COMMAND.parent)!r})\n"
         f"try:\n    runpy.run_path({str(COMMAND)!r}, run_name='__main__')\n"
         "except SystemExit as stop:\n    assert not stop.code\n"
         "print(sorted({'numpy', 'sklearn', 'matplotlib', 'torch', 'pandas'} & set(sys.modules)))\n"

@@ -2,97 +2,174 @@
 
 from decimal import Decimal
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emocaliber.metrics import THRESHOLDS, accuracy, selective_curve, threshold_table, weighted_f1
+from emocaliber.metrics.accuracy import accuracy
+from emocaliber.metrics.counts import level_counts, number
+from emocaliber.metrics.selective import (
+    COVERAGES,
+    RISKS,
+    at_least,
+    augrc,
+    aurc,
+    coverage_at_risk,
+    eaurc,
+    ranked,
+    risk_at_coverage,
+    selective_curve,
+)
 
 CONFIDENCE = st.one_of(st.none(), st.integers(0, 20).map(lambda twentieths: Decimal(twentieths) / 20))
-LABEL = st.sampled_from(("awe", "fear"))
-ROWS = st.lists(st.tuples(LABEL, st.one_of(st.none(), LABEL), CONFIDENCE), max_size=50)
+ROWS = st.lists(st.tuples(CONFIDENCE, st.booleans()), max_size=50)
+exactly = {"rel": 0, "abs": 1e-12}
 
 
-def columns(rows):
-    truth = [row[0] for row in rows]
-    predicted = [row[1] for row in rows]
-    correct = [true == answer for true, answer in zip(truth, predicted, strict=True)]
-    return truth, predicted, correct, [row[2] for row in rows]
+def rank(confidence, correct):
+    return ranked(level_counts(confidence, correct))
 
 
-def test_the_thresholds_are_the_nine_tenths_exactly():
-    assert [str(threshold) for threshold in THRESHOLDS] == [f"0.{tenth}" for tenth in range(1, 10)]
+def flags(*runs):
+    """Right and wrong answers, from runs such as (19, True), (1, False)."""
+    return [flag for length, flag in runs for _ in range(length)]
 
 
-@pytest.mark.parametrize("edge", ["0.3", "0.6", "0.7"])
-def test_a_confidence_equal_to_the_threshold_is_kept(edge):
-    table = {str(row.threshold): row for row in threshold_table(["awe"], ["awe"], [True], [Decimal(edge)])}
-    assert table[edge].n == 1
-    above = table[str(Decimal(edge) + Decimal("0.1"))]
-    assert (above.n, above.coverage, above.accuracy, above.f1) == (0, 0.0, None, None)
-
-
-def test_threshold_table_by_hand():
-    rows = [
-        ("awe", "awe", Decimal("0.95")),
-        ("awe", "fear", Decimal("0.90")),
-        ("fear", "fear", Decimal("0.50")),
-        ("fear", None, None),  # no confidence: never kept, still in the coverage
-        ("fear", None, Decimal("1.0")),  # no answer: kept, and wrong
+def areas_and_points(rows):
+    return [
+        number(value)
+        for value in (
+            *(area(rows) for area in (aurc, eaurc, augrc)),
+            *(risk_at_coverage(rows, percent) for percent in COVERAGES),
+            *(coverage_at_risk(rows, percent) for percent in RISKS),
+        )
     ]
-    by_threshold = {str(row.threshold): row for row in threshold_table(*columns(rows))}
-    # 0.9 keeps rows 1, 2, 5: one right of three; awe F1 = 2*1/(2+1) = 2/3 with weight 2, fear F1 = 0.
-    assert by_threshold["0.9"].n == 3
-    assert by_threshold["0.9"].coverage == 0.6
-    assert by_threshold["0.9"].accuracy == pytest.approx(1 / 3)
-    assert by_threshold["0.9"].f1 == pytest.approx(4 / 9)
-    # 0.5 also keeps row 3: fear has one hit, 2 true, 2 predicted -> 1/2; (2 * 2/3 + 2 * 1/2) / 4.
-    assert (by_threshold["0.5"].coverage, by_threshold["0.5"].accuracy) == (0.8, 0.5)
-    assert by_threshold["0.5"].f1 == pytest.approx(7 / 12)
+
+
+def test_rows_are_ranked_by_falling_confidence_and_those_without_one_come_last():
+    rows = rank([0.2, None, 0.9, 0.9, None], [True, False, False, True, True])
+    assert rows.kept.tolist() == [0, 2, 3, 5]
+    assert rows.wrong.tolist() == [0, 1, 1, 2]
+    assert rows.total == 5
+
+
+def test_areas_by_hand():
+    # Errors among the first k, without ties: 0, 1, 1, 2. AURC (0 + 1/2 + 1/3 + 2/4) / 4 = 1/3.
+    rows = rank([0.9, 0.8, 0.7, 0.6], [True, False, True, False])
+    assert aurc(rows) == pytest.approx(1 / 3, **exactly)
+    # The best order has both errors last: (0 + 0 + 1/3 + 2/4) / 4 = 5/24.
+    assert eaurc(rows) == pytest.approx(1 / 3 - 5 / 24, **exactly)
+    # Joint error and coverage at k/4: 0, 0, 1/4, 1/4, 2/4; trapezoids (0 + 1/8 + 1/4 + 3/8) / 4.
+    assert augrc(rows) == pytest.approx(3 / 16, **exactly)
+
+
+def test_areas_of_one_tie_by_hand():
+    # Any order of 2 right and 2 wrong: an error rate of 1/2 is expected at every k.
+    rows = rank([0.5] * 4, [True, False, True, False])
+    assert aurc(rows) == pytest.approx(0.5, **exactly)
+    assert eaurc(rows) == pytest.approx(0.5 - 5 / 24, **exactly)
+    assert augrc(rows) == pytest.approx(0.25, **exactly)
+
+
+def test_risk_at_coverage_by_hand():
+    # 10 rows: 4 at 0.9 with 1 wrong, 6 at 0.5 with 3 wrong. Half keeps 4 + 1: 1 + 1/2 wrong of 5.
+    rows = rank([0.9] * 4 + [0.5] * 6, flags((3, True), (1, False), (3, True), (3, False)))
+    assert [number(risk_at_coverage(rows, percent)) for percent in (40, 50, 70, 100)] == [
+        pytest.approx(risk, **exactly) for risk in (1 / 4, 1.5 / 5, 2.5 / 7, 4 / 10)
+    ]
+    # 3 rows: half keeps one and a half, the first right, the second wrong.
+    assert risk_at_coverage(rank([0.9, 0.8, 0.7], [True, False, True]), 50) == pytest.approx(1 / 3, **exactly)
+
+
+@pytest.mark.parametrize(("n", "percent"), [(20, 5), (10, 10), (5, 20), (100, 5), (30, 10), (60, 5)])
+def test_a_risk_that_is_met_exactly_counts_as_met(n, percent):
+    n_wrong = n * percent // 100
+    right = flags((n - n_wrong, True), (n_wrong, False))
+    assert coverage_at_risk(rank([0.7] * n, right), percent) == 1
+    assert coverage_at_risk(rank(np.linspace(1, 0, n), right), percent) == 1
+    # One wrong answer more at the end is too many, and is left out.
+    one_more = rank([*np.linspace(1, 0.1, n), 0], [*right, False])
+    assert coverage_at_risk(one_more, percent) == pytest.approx(n / (n + 1), **exactly)
+    # In a tie, one more answer that is wrong brings the whole tie above the risk.
+    assert coverage_at_risk(rank([0.7] * (n + 1), [*right, False]), percent) == 0
+
+
+def test_coverage_at_risk_by_hand():
+    # 10 right, then a tie of 5 right and 5 wrong: x / 2 = (10 + x) / 5 at x = 20/3.
+    rows = rank([0.9] * 10 + [0.5] * 10, flags((15, True), (5, False)))
+    assert coverage_at_risk(rows, 20) == pytest.approx((10 + 20 / 3) / 20, **exactly)
+    # The most confident answer is wrong; 19 right ones below it bring the risk down to 5 % in the end.
+    late = rank(np.linspace(1, 0, 20), flags((1, False), (19, True)))
+    assert [number(coverage_at_risk(late, percent)) for percent in RISKS] == [1, 1, 1]
+    # It goes above the risk and comes back, so the largest share counts: 1 of 10 wrong, 2 of 11, ... 2 of 20.
+    back = rank(np.linspace(1, 0, 20), flags((9, True), (2, False), (9, True)))
+    assert coverage_at_risk(back, 10) == 1
+    assert coverage_at_risk(rank([0.9, 0.5], [False, False]), 20) == 0
+
+
+def test_rows_without_a_confidence_come_after_the_least_confident():
+    # 4 right at 0 %, then 2 wrong ones that state nothing: as if they stated less than 0.
+    stated, unstated = [0.0] * 4 + [None] * 2, [0.1] * 4 + [0.0] * 2
+    right = flags((4, True), (2, False))
+    assert areas_and_points(rank(stated, right)) == areas_and_points(rank(unstated, right))
+    # x / (4 + x) = 1/20 at x = 4/19.
+    assert coverage_at_risk(rank(stated, right), 5) == pytest.approx((4 + 4 / 19) / 6, **exactly)
+    assert risk_at_coverage(rank(stated, right), 50) == 0
+
+
+def test_no_confidence_at_all_is_one_tie_and_no_rows_have_no_number():
+    assert areas_and_points(rank([None] * 4, [True, False, True, False])) == areas_and_points(
+        rank([0.3] * 4, [True, False, True, False])
+    )
+    assert areas_and_points(rank([], [])) == [None] * 9
 
 
 def test_selective_curve_by_hand_keeps_ties_together():
     correct = [True, False, True, True]
-    points = selective_curve(correct, [Decimal("0.9"), Decimal("0.90"), Decimal("0.4"), None])
+    points = selective_curve(level_counts([Decimal("0.9"), Decimal("0.90"), Decimal("0.4"), None], correct))
     assert [(p.threshold, p.n, p.coverage, p.accuracy) for p in points] == [
         (0.9, 2, 0.5, 0.5),
         (0.4, 3, 0.75, pytest.approx(2 / 3)),
     ]
 
 
-def test_no_rows_and_no_confidences():
-    assert selective_curve([], []) == []
-    assert selective_curve([True], [None]) == []
-    assert {(row.n, row.coverage) for row in threshold_table([], [], [], [])} == {(0, None)}
-    assert {(row.n, row.coverage) for row in threshold_table(["awe"], ["awe"], [True], [None])} == {(0, 0.0)}
+def test_a_curve_of_no_rows_and_of_no_confidences_has_no_points():
+    assert selective_curve(level_counts([], [])) == []
+    assert selective_curve(level_counts([None], [True])) == []
 
 
-def test_different_lengths_are_refused():
-    with pytest.raises(ValueError):
-        threshold_table(["awe"], ["awe"], [True], [])
-    with pytest.raises(ValueError):
-        selective_curve([True], [])
+def test_at_least_sums_the_bins_from_the_top():
+    per_tenth = np.arange(1.0, 11).reshape(10, 1)
+    assert at_least(per_tenth)[:, 0].tolist() == [sum(range(low, 11)) for low in range(2, 11)]
+    both = np.stack([per_tenth, 2 * per_tenth]) * [1.0, 10.0]
+    assert at_least(both)[1, -1].tolist() == [20, 200]
 
 
 @given(ROWS, st.randoms(use_true_random=False))
+@settings(deadline=None)
 def test_the_order_of_the_rows_changes_no_digit(rows, shuffler):
     shuffled = list(rows)
     shuffler.shuffle(shuffled)
-    assert threshold_table(*columns(rows)) == threshold_table(*columns(shuffled))
-    assert selective_curve(*columns(rows)[2:]) == selective_curve(*columns(shuffled)[2:])
+    one, other = (level_counts(*columns(order)) for order in (rows, shuffled))
+    assert selective_curve(one) == selective_curve(other)
+    assert areas_and_points(ranked(one)) == areas_and_points(ranked(other))
 
 
-@given(ROWS)
-def test_curve_and_table_agree_and_the_end_of_the_curve_is_everything_stated(rows):
-    truth, predicted, correct, confidence = columns(rows)
-    points = selective_curve(correct, confidence)
-    for row in threshold_table(truth, predicted, correct, confidence):
-        reached = [point for point in points if point.threshold >= float(row.threshold)]
-        assert row.n == (reached[-1].n if reached else 0)
-        assert row.accuracy == (reached[-1].accuracy if reached else None)
-    stated = [row for row in rows if row[2] is not None]
+@given(ROWS.filter(bool))
+@settings(deadline=None)
+def test_the_end_of_the_curve_is_everything_stated(rows):
+    confidence, correct = columns(rows)
+    points = selective_curve(level_counts(confidence, correct))
+    stated = [row for row in rows if row[0] is not None]
+    assert [point.threshold for point in points] == sorted({float(c) for c, _ in stated}, reverse=True)
     if stated:
-        assert points[-1].n == len(stated)
-        assert points[-1].accuracy == accuracy([true == answer for true, answer, _ in stated])
-        at_zero = threshold_table(truth, predicted, correct, confidence, [Decimal(0)])[0]
-        assert at_zero.f1 == weighted_f1([row[0] for row in stated], [row[1] for row in stated])
+        assert (points[-1].n, points[-1].coverage) == (len(stated), len(stated) / len(rows))
+        assert points[-1].accuracy == number(accuracy(level_counts(*columns(stated))))
+    for point in points:
+        kept = [right for c, right in stated if float(c) >= point.threshold]
+        assert (point.n, point.accuracy) == (len(kept), pytest.approx(sum(kept) / len(kept), **exactly))
+
+
+def columns(rows):
+    return [stated for stated, _ in rows], [right for _, right in rows]

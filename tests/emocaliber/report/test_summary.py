@@ -7,13 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emocaliber.report import summary as module
 from emocaliber.report.as_json import metrics_json
 from emocaliber.report.logs import metric_conf_log, metric_log
-from emocaliber.report.summary import evaluate
 from emocaliber.scoring import ScoredRow
 from emocaliber.taxonomy import task_group
 
+SCORE_NAMES = ("acc", "f1", "ece", "brier", "auroc")
 LABELS = ("awe", "fear", "sadness")
+
+
+def evaluate(rows, failures=None, n_draws=0, seed=0):
+    """Without intervals unless they are asked for: most tests do not look at them."""
+    return module.evaluate(rows, failures, n_draws=n_draws, seed=seed)
 
 
 def scored(
@@ -25,6 +31,7 @@ def scored(
     status=None,
     reason=None,
     posterior=None,
+    image=None,
 ):
     stated = None if confidence is None else Decimal(confidence)
     status = status or ("unparsed" if label is None else "answered")
@@ -42,6 +49,7 @@ def scored(
         confidence_reason="missing" if stated is None and status != "failed" else None,
         flags=frozenset({"truncated"}) if status == "unparsed" else frozenset(),
         posterior=posterior,
+        image_key=image,
     )
 
 
@@ -97,7 +105,13 @@ def test_the_group_has_the_sample_mean_and_beside_it_the_task_mean():
     assert evaluation.groups[0].acc == 0.5
     mean = evaluation.task_means["ID VER"]
     assert mean.scores["acc"] == pytest.approx((1 / 3 + 1) / 2)
-    assert mean.n_tasks == {"acc": 2, "f1": 2, "ece": 2, "brier": 2, "auroc": 1}
+    assert {score: mean.n_tasks[score] for score in SCORE_NAMES} == {
+        "acc": 2,
+        "f1": 2,
+        "ece": 2,
+        "brier": 2,
+        "auroc": 1,
+    }
     assert mean.scores["auroc"] == 1.0
 
 
@@ -129,7 +143,9 @@ def test_json_holds_null_where_there_is_no_number():
         None,
         None,
     ]
-    assert samples["thresholds"][0] == {"threshold": 0.1, "n": 0, "coverage": 0.0, "acc": None, "f1": None}
+    threshold = {"threshold": 0.1, "n": 0, "coverage": 0.0, "acc": None, "f1": None}
+    nothing = {"acc": None, "f1": None, "coverage": None}
+    assert samples["thresholds"][0] == {**threshold, "intervals": nothing}
     assert content["groups"]["ID VSA"]["samples"]["n"] == content["tasks"]["FI-2"]["n"] == 1
     assert content["groups"]["ID VSA"]["tasks"] == ["FI-2"]
     assert content["overall"]["task_mean"]["ece"] is None
@@ -160,16 +176,17 @@ ROW = st.builds(
     label=st.one_of(st.none(), st.sampled_from(LABELS)),
     confidence=st.one_of(st.none(), st.integers(0, 20).map(lambda twentieths: str(Decimal(twentieths) / 20))),
     posterior=st.one_of(st.none(), st.just({"awe": 0.1, "fear": 0.2, "sadness": 0.7})),
+    image=st.one_of(st.none(), st.sampled_from("abc")),
 )
 ROWS = st.lists(st.one_of(ROW, st.builds(failed, number=st.just(0))), min_size=1, max_size=40)
 
 
-@given(ROWS, st.randoms(use_true_random=False))
+@given(ROWS, st.randoms(use_true_random=False), st.sampled_from((0, 20)))
 @settings(deadline=None, max_examples=60)
-def test_no_digit_of_any_output_depends_on_the_order_and_every_count_adds_up(rows, shuffler):
+def test_no_digit_of_any_output_depends_on_the_order_and_every_count_adds_up(rows, shuffler, n_draws):
     shuffled = list(rows)
     shuffler.shuffle(shuffled)
-    one, other = evaluate(rows), evaluate(shuffled)
+    one, other = evaluate(rows, n_draws=n_draws), evaluate(shuffled, n_draws=n_draws)
     for write in (metric_log, metric_conf_log, lambda evaluation: metrics_json(evaluation, {})):
         assert write(one) == write(other)
     for summary in (*one.tasks, *one.groups, one.overall):
@@ -179,3 +196,68 @@ def test_no_digit_of_any_output_depends_on_the_order_and_every_count_adds_up(row
         assert summary.failed == sum(summary.failed_reasons.values())
     assert sum(task.n for task in one.tasks) == one.overall.n == len(rows)
     assert json.loads(metrics_json(one, {}))["overall"]["samples"]["n"] == len(rows)
+
+
+def test_every_score_has_an_interval_around_it_and_the_same_seed_the_same_one():
+    rows = [scored(n, label="awe" if n % 3 else "fear", confidence=f"0.{n % 4 + 5}") for n in range(60)]
+    overall = evaluate(rows, n_draws=200).overall
+    for score in ("acc", "f1", "brier", "auroc", "aurc", "augrc", "risk_at_coverage_50"):
+        low, high = overall.intervals[score]
+        assert low < overall.scores[score] < high
+    assert evaluate(rows, n_draws=200).overall.intervals == overall.intervals
+    assert evaluate(rows, n_draws=200, seed=1).overall.intervals != overall.intervals
+    assert evaluate(rows).overall.intervals["acc"] is None
+
+
+def test_rows_of_one_image_are_drawn_together():
+    # Four rows an image that are all right or all wrong: a quarter of the rows' worth of information.
+    def width(image_of):
+        rows = [
+            scored(n, label="awe" if n // 4 % 2 else "fear", confidence="0.5", image=image_of(n))
+            for n in range(160)
+        ]
+        evaluation = evaluate(rows, n_draws=500)
+        low, high = evaluation.overall.intervals["acc"]
+        return evaluation.n_images, high - low
+
+    (n_alone, alone), (n_shared, shared) = width(lambda n: None), width(lambda n: str(n // 4))
+    assert (n_alone, n_shared) == (160, 40)
+    assert 1.6 < shared / alone < 2.4
+
+
+def test_the_ece_by_chance_stands_beside_the_ece():
+    # 100 rows of 0.5: chance moves the accuracy by sqrt(0.25 / 100) = 0.05, a mean distance of 0.04.
+    rows = [scored(n, label="awe" if n % 2 else "fear", confidence="0.5") for n in range(100)]
+    overall = evaluate(rows, n_draws=2000).overall
+    assert overall.ece == 0.0
+    assert 0.03 < overall.by_chance.mean < 0.05
+    assert 0.07 < overall.by_chance.p95 < 0.12
+    log = metric_conf_log(evaluate(rows, n_draws=2000))
+    assert "95 % intervals by bootstrap over 100 images (2000 draws, seed 0)" in log
+
+
+def test_pooling_tasks_of_different_difficulty_is_warned_of():
+    # Within each task the confidence says nothing; one task is easy and confident, the other neither.
+    easy = [scored(n, label="awe" if n % 10 else "fear", confidence="0.9") for n in range(100)]
+    hard = [
+        scored(n, task="FI-8", label="fear" if n % 10 else "awe", confidence="0.4") for n in range(100, 200)
+    ]
+    evaluation = evaluate([*easy, *hard], n_draws=200)
+    mean = evaluation.task_means["ID VER"]
+    assert mean.scores["auroc"] == 0.5
+    assert mean.pooling_gain == pytest.approx(0.4)
+    assert "warning: pooling inflates the ROC AUC of ID VER: 90.00 over all its rows, 50.00 within" in (
+        metric_conf_log(evaluation)
+    )
+    assert json.loads(metrics_json(evaluation, {}))["warnings"][0].startswith("warning: pooling inflates")
+    assert "warning" not in metric_conf_log(evaluate(easy, n_draws=200))
+
+
+def test_confusion_counts_every_row_of_a_task():
+    rows = [scored(1), scored(2, label="fear"), scored(3, truth="fear", label=None), failed(4)]
+    content = json.loads(metrics_json(evaluate(rows), {}))
+    assert content["tasks"]["EmoSet-8"]["confusion"] == {
+        "labels": ["awe", "fear"],
+        "counts": [[1, 1, 1], [0, 0, 1]],
+    }
+    assert content["overall"]["samples"]["confusion"] is None

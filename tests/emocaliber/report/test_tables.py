@@ -1,19 +1,19 @@
 """The tables byte for byte: the published figures through our formatter give the published lines."""
 
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from emocaliber.metrics import ThresholdRow
 from emocaliber.report.tables import (
     Scores,
     confidence_table,
+    free_table,
     metric_table,
     percent,
     printable,
+    short_name,
     tab_separated,
-    threshold_text,
+    with_interval,
 )
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -69,6 +69,16 @@ def test_a_name_cannot_break_a_table(name, shown):
     assert printable(name) == shown
 
 
+def test_a_name_of_any_length_leaves_the_log_small():
+    long = "a" * 50_000 + "z" * 50_000
+    cut = "a" * 40 + "…" + "z" * 39
+    assert (short_name(long), short_name("b" * 80)) == (cut, "b" * 80)
+    rows = [Scores(name=long, n=1)] * 20
+    texts = [metric_table(rows, rows[0]), confidence_table(rows, rows, rows[0])]
+    texts += [tab_separated(rows, [("acc", "Acc")]), free_table(["Task"], [[[long]]])]
+    assert all(cut in text and len(text) < 10_000 for text in texts)
+
+
 def test_percent():
     assert percent(0.12344) == "12.34"
     assert percent(0.5, 8) == "   50.00"
@@ -80,15 +90,19 @@ def test_tab_separated_lines_hold_a_header_and_the_values():
     assert text == "Abstract-8 Acc\tAbstract-8 ECE\tOverall Acc\tOverall ECE\n29.26\tN/A\t61.35\tN/A"
 
 
-def test_threshold_text():
-    rows = [
-        ThresholdRow(Decimal("0.1"), 8, 1.0, 0.625, 0.5),
-        ThresholdRow(Decimal("0.9"), 0, 0.0, None, None),
+def test_a_table_of_our_own_is_as_wide_as_its_cells():
+    blocks = [[["ID VSA", with_interval(0.625, (0.5, 1.0))]], [["a\nb", with_interval(None, None)]]]
+    assert free_table(["Group", "Acc"], blocks).splitlines() == [
+        "------------------------------------------",
+        "| Group           | Acc                  |",
+        "------------------------------------------",
+        "| ID VSA          |  62.50 [50.0, 100.0] |",
+        "------------------------------------------",
+        "| a b             | N/A                  |",
+        "------------------------------------------",
     ]
-    assert threshold_text([("ID VSA", rows)]).splitlines()[1:] == [
-        "| Group           | Conf >= | Acc    | F1     | Coverage | #Samples  |",
-        "----------------------------------------------------------------------",
-        "| ID VSA          | 0.1     |  62.50 |  50.00 |   100.00 | 8         |",
-        "| ID VSA          | 0.9     | N/A    | N/A    |     0.00 | 0         |",
-        "----------------------------------------------------------------------",
-    ]
+
+
+def test_a_score_without_an_interval_stands_alone():
+    assert with_interval(0.625, None) == " 62.50"
+    assert with_interval(None, (0.1, 0.2)) == "N/A   "

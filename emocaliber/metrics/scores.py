@@ -1,0 +1,103 @@
+"""Every score of a set of rows, by name, from its counts."""
+
+from __future__ import annotations
+
+from emocaliber.metrics.accuracy import accuracy, weighted_f1
+from emocaliber.metrics.calibration import (
+    auroc,
+    average_precision,
+    brier,
+    brier_parts,
+    ece,
+    ece_debiased,
+    ece_equal_mass,
+)
+from emocaliber.metrics.counts import N_TENTHS, FloatArray, ratio
+from emocaliber.metrics.rows import GroupCounts
+from emocaliber.metrics.selective import (
+    COVERAGES,
+    RISKS,
+    at_least,
+    augrc,
+    aurc,
+    coverage_at_risk,
+    eaurc,
+    ranked,
+    risk_at_coverage,
+)
+from emocaliber.metrics.smooth import smooth_ece
+
+SCORES = (
+    *("acc", "f1", "ece", "brier", "auroc"),
+    *("ece_equal_mass", "ece_debiased", "smooth_ece"),
+    *("brier_miscalibration", "brier_discrimination", "brier_uncertainty", "average_precision"),
+    *("aurc", "eaurc", "augrc"),
+    *(f"risk_at_coverage_{percent}" for percent in COVERAGES),
+    *(f"coverage_at_risk_{percent}" for percent in RISKS),
+)
+"""The names of all scores, those of the published tables first. Each is a fraction."""
+
+BIASED_UPWARD = frozenset(
+    ("ece", "ece_equal_mass", "smooth_ece", "brier_miscalibration", "brier_discrimination")
+)
+"""Distances, and a gain fitted to the data: sampling noise lengthens them."""
+
+ESTIMATED_BY_A_DRAW = {score: score for score in BIASED_UPWARD} | {"ece_debiased": "ece"}
+"""For scores with a basic interval: which score of the data their bootstrap draws estimate.
+
+A debiased ECE of a draw estimates the ECE of the population drawn from, and that is the ECE of the data.
+"""
+
+
+def scores(counts: GroupCounts, smooth_enough: float = 1e-9) -> dict[str, FloatArray]:
+    """Each of `SCORES` for every leading entry of the counts, NaN where it is undefined.
+
+    `smooth_enough`: how exactly the width of the smooth ECE is found.
+    """
+    levels = counts.levels
+    rows = ranked(levels)
+    parts = brier_parts(levels)
+    by_label = (counts.support.sum(axis=-2), counts.predicted.sum(axis=-2), counts.hits.sum(axis=-2))
+    return {
+        "acc": accuracy(levels),
+        "f1": weighted_f1(*by_label),
+        "ece": ece(levels),
+        "brier": brier(levels),
+        "auroc": auroc(levels),
+        "ece_equal_mass": ece_equal_mass(levels),
+        "ece_debiased": ece_debiased(levels),
+        "smooth_ece": smooth_ece(levels, smooth_enough),
+        **{f"brier_{part}": value for part, value in parts.items()},
+        "average_precision": average_precision(levels),
+        "aurc": aurc(rows),
+        "eaurc": eaurc(rows),
+        "augrc": augrc(rows),
+        **{f"risk_at_coverage_{percent}": risk_at_coverage(rows, percent) for percent in COVERAGES},
+        **{f"coverage_at_risk_{percent}": coverage_at_risk(rows, percent) for percent in RISKS},
+    }
+
+
+THRESHOLDS = tuple(f"0.{tenth}" for tenth in range(1, N_TENTHS))
+"""The confidences of the threshold table."""
+
+
+def threshold_scores(counts: GroupCounts) -> dict[str, FloatArray]:
+    """`acc_at_T`, `f1_at_T` of the rows whose confidence is at least T, and `coverage_at_T`, T of
+    `THRESHOLDS`.
+
+    Coverage is their share of all rows, with or without a confidence; the others are NaN where nothing is
+    kept.
+    """
+    levels = counts.levels
+    kept = at_least(levels.binned(levels.n)[..., None])[..., 0]
+    right = at_least(levels.binned(levels.n_correct)[..., None])[..., 0]
+    # Entry 0 holds the rows without a confidence, which are never kept.
+    by_label = (counts.support, counts.predicted, counts.hits)
+    f1 = weighted_f1(*(at_least(count[..., 1:, :]) for count in by_label))
+    coverage = ratio(kept, (levels.n_stated + levels.n_missing)[..., None])
+    found = {"acc": ratio(right, kept), "f1": f1, "coverage": coverage}
+    return {
+        f"{name}_at_{threshold}": values[..., place]
+        for name, values in found.items()
+        for place, threshold in enumerate(THRESHOLDS)
+    }

@@ -1,0 +1,249 @@
+"""Rows with several sampled answers: does their majority answer better, and which confidence is honest.
+
+Three answers with a confidence are compared on the same rows, under the same bootstrap draws: the response
+with the confidence that it states, and the majority of the samples with two confidences of its own.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from statistics import stdev
+from typing import Any
+
+import numpy as np
+
+from emocaliber.metrics.accuracy import accuracy
+from emocaliber.metrics.calibration import auroc, brier, ece
+from emocaliber.metrics.counts import FloatArray, IntArray, mean
+from emocaliber.metrics.intervals import Interval, Resampled, difference, interval, mean_interval, resample
+from emocaliber.metrics.rows import GroupCounts
+from emocaliber.metrics.selective import augrc, ranked
+from emocaliber.metrics.smooth import smooth_ece
+from emocaliber.report.collector import Collector
+from emocaliber.report.results import OVERALL
+from emocaliber.samples import majority, read_samples
+from emocaliber.scoring import ScoredRow
+from emocaliber.taxonomy import GROUPS
+
+RESPONSE, AGREEMENT, MEAN_STATED = "response", "agreement", "mean_stated"
+CONFIDENCES = (RESPONSE, AGREEMENT, MEAN_STATED)
+"""`response`: its answer, with the confidence that it states. The other two: the majority's answer, with the
+share of the samples that name it, and with the mean confidence that these state.
+"""
+
+COMPARED = ("acc", "ece", "smooth_ece", "brier", "auroc", "augrc")
+"""The scores of each, by their names in `metrics.scores`; each is a fraction."""
+
+
+@dataclass(frozen=True)
+class ConfidenceScores:
+    """The scores of one of `CONFIDENCES`, `n` of whose rows have a confidence, with 95 % intervals.
+
+    `differences`: each score less that of the response on the same rows, with intervals from the same draws;
+    None where one of the two is undefined.
+    """
+
+    n: int
+    scores: dict[str, float | None]
+    intervals: dict[str, Interval | None]
+    differences: dict[str, float | None]
+    difference_intervals: dict[str, Interval | None]
+
+
+@dataclass(frozen=True)
+class SampledRows:
+    """`n` rows with `fewest` to `most` samples each; scores in [0, 1].
+
+    `mean_acc`: the mean over rows of the share of their samples that are right. `spread`: the standard
+    deviation of the accuracies of the first, second, ... samples (with k - 1), None where not every row has
+    as many. `agreement`: the mean share of the samples that name the majority, 0 where none has a label.
+    `n_tied`: rows whose majority was decided by confidence or order; `n_undecided`: rows without a majority.
+    """
+
+    name: str
+    n: int
+    fewest: int
+    most: int
+    mean_acc: float | None
+    mean_acc_interval: Interval | None
+    spread: float | None
+    agreement: float | None
+    agreement_interval: Interval | None
+    n_tied: int
+    n_undecided: int
+    confidences: dict[str, ConfidenceScores]
+
+
+@dataclass(frozen=True)
+class SampleReport:
+    """What is reported about the rows with at least two samples; tasks and groups in the tables' order."""
+
+    n_images: int
+    n_draws: int
+    seed: int
+    tasks: tuple[SampledRows, ...]
+    groups: tuple[SampledRows, ...]
+    overall: SampledRows
+
+    @property
+    def pooled(self) -> tuple[SampledRows, ...]:
+        """The groups, then everything together."""
+        return (*self.groups, self.overall)
+
+
+class SampleCollector:
+    """Takes rows in one at a time; keeps some hundred bytes of each that has samples."""
+
+    def __init__(self) -> None:
+        self._answers = {name: Collector() for name in CONFIDENCES}
+        self._counts = {name: array("i") for name in ("k", "n_right", "n_agreeing", "is_tied")}
+        # By task, how often its first, second, ... samples are right.
+        self._right_of_place: dict[str, list[int]] = {}
+
+    def add(self, record: Mapping[str, Any], row: ScoredRow) -> None:
+        """Take in a row if it has at least two samples; `row`: the record, scored.
+
+        Raises RecordError for samples that are not texts.
+        """
+        samples = read_samples(record, row)
+        if samples is None:
+            return
+        voted = majority(samples, row.candidates)
+        self._answers[RESPONSE].add(replace(row, posterior=None))
+        for name, confidence in ((AGREEMENT, voted.agreement), (MEAN_STATED, voted.mean_confidence)):
+            self._answers[name].add(_as_row(row, voted.label, confidence))
+        right = [sample.label == row.truth for sample in samples]
+        counts = {"k": len(samples), "n_right": sum(right), "n_agreeing": voted.n, "is_tied": voted.is_tie}
+        for name, count in counts.items():
+            self._counts[name].append(count)
+        places = self._right_of_place.setdefault(row.task, [])
+        places.extend([0] * (len(right) - len(places)))
+        for place, is_right in enumerate(right):
+            places[place] += is_right
+
+    def report(self, n_draws: int, seed: int) -> SampleReport | None:
+        """Give the numbers, with intervals from `n_draws` draws over images; None without such rows."""
+        if not self._counts["k"]:
+            return None
+        rows = {name: collector.rows() for name, collector in self._answers.items()}
+        first = rows[RESPONSE]
+        tasks = self._answers[RESPONSE].tasks
+        sets = self._sets()
+        places = {key: [tasks.index(task) for task in members] for key, members in sets.items()}
+        # Images are drawn by what their rows say in all three, so that all three see the same draws.
+        resampling = resample(rows, places, n_draws, seed, _compared)
+        results = {
+            key: self._sampled_rows(
+                key[1],
+                members,
+                np.flatnonzero(np.isin(first.task, places[key])),
+                first.image,
+                {name: resampling.scored[name, key] for name in CONFIDENCES},
+                with_intervals=n_draws > 0,
+            )
+            for key, members in sets.items()
+        }
+        return SampleReport(
+            n_images=resampling.exact.n_images,
+            n_draws=n_draws,
+            seed=seed,
+            tasks=tuple(result for (kind, _), result in results.items() if kind == "task"),
+            groups=tuple(result for (kind, _), result in results.items() if kind == "group"),
+            overall=results["all", OVERALL],
+        )
+
+    def _sets(self) -> dict[tuple[str, str], list[str]]:
+        """The tasks of every set of rows that is reported, by kind and name."""
+        first = self._answers[RESPONSE]
+        sets = {("task", name): [name] for name in first.tasks}
+        for group in GROUPS:
+            if group in first.groups.values():
+                sets["group", group] = [name for name in first.tasks if first.groups[name] == group]
+        return {**sets, ("all", OVERALL): first.tasks}
+
+    def _sampled_rows(
+        self,
+        name: str,
+        tasks: Sequence[str],
+        inside: IntArray,
+        image: IntArray,
+        resampled: Mapping[str, Resampled],
+        *,
+        with_intervals: bool,
+    ) -> SampledRows:
+        counts = {what: np.array(column)[inside] for what, column in self._counts.items()}
+        k = counts["k"]
+        means = {"acc": counts["n_right"] / k, "agreement": counts["n_agreeing"] / k}
+        intervals = {
+            what: mean_interval(values, np.ones(len(values)), image[inside]) if with_intervals else None
+            for what, values in means.items()
+        }
+        fewest, most = int(k.min()), int(k.max())
+        places = zip(*(self._right_of_place[task] for task in tasks), strict=False)
+        return SampledRows(
+            name=name,
+            n=len(inside),
+            fewest=fewest,
+            most=most,
+            mean_acc=mean(means["acc"].tolist()),
+            mean_acc_interval=_cut(intervals["acc"]),
+            spread=stdev(map(sum, places)) / len(inside) if fewest == most else None,
+            agreement=mean(means["agreement"].tolist()),
+            agreement_interval=_cut(intervals["agreement"]),
+            n_tied=int(counts["is_tied"].sum()),
+            n_undecided=int((counts["n_agreeing"] == 0).sum()),
+            confidences={
+                confidence: _confidence_scores(scored, resampled[RESPONSE])
+                for confidence, scored in resampled.items()
+            },
+        )
+
+
+def _as_row(row: ScoredRow, label: str | None, confidence: Decimal | None) -> ScoredRow:
+    """The row as if it had answered a label with a confidence."""
+    return replace(
+        row,
+        label=label,
+        correct=label == row.truth,
+        confidence=confidence,
+        status="unparsed" if label is None else "answered",
+        label_reason="no_answer" if label is None else None,
+        confidence_reason="missing" if confidence is None else None,
+        flags=frozenset(),
+        posterior=None,
+    )
+
+
+def _compared(counts: GroupCounts, smooth_enough: float) -> dict[str, FloatArray]:
+    levels = counts.levels
+    return {
+        "acc": accuracy(levels),
+        "ece": ece(levels),
+        "smooth_ece": smooth_ece(levels, smooth_enough),
+        "brier": brier(levels),
+        "auroc": auroc(levels),
+        "augrc": augrc(ranked(levels)),
+        "n_stated": levels.n_stated,
+    }
+
+
+def _confidence_scores(scored: Resampled, response: Resampled) -> ConfidenceScores:
+    differences, intervals = {}, {}
+    for score in COMPARED:
+        differences[score], draws = difference(response, scored, score)
+        intervals[score] = interval(differences[score], draws)
+    return ConfidenceScores(
+        n=round(scored.value("n_stated") or 0.0),
+        scores={score: scored.value(score) for score in COMPARED},
+        intervals={score: scored.interval(score) for score in COMPARED},
+        differences=differences,
+        difference_intervals=intervals,
+    )
+
+
+def _cut(found: Interval | None) -> Interval | None:
+    """The interval of a mean of shares, cut to [0, 1]."""
+    return None if found is None else (max(0.0, found[0]), min(1.0, found[1]))

@@ -1,0 +1,231 @@
+"""report.html as a file: what is in it, what is not, and that no text of the data gets out of its place."""
+
+import base64
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from decimal import Decimal
+from html.parser import HTMLParser
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from emocaliber.records import read_records, record_images
+from emocaliber.report.page import page_row, write_page
+from emocaliber.response import SECTIONS, parse
+from emocaliber.scoring import score
+
+GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "merged.jsonl"
+HOSTILE = (
+    "</script><script>window.__pwned = 1</script>",
+    "<!-- <script>",
+    "<img src=x onerror=alert(1)>",
+    "]]>&lt;&amp;",
+    "javascript:alert(1)",
+    "line\u2028end\u2029",
+    "\x00\x1b[31m",
+    "\ud800 alone",
+    "@@script@@ @@content@@",
+    "\\u003c\\",
+    "__proto__",
+)
+
+
+def golden_rows():
+    records = read_records(GOLDEN)
+    return [page_row(score(record), record, record_images(record)[0]) for record in records]
+
+
+def written(path, metrics, rows, title="run", image_root=None):
+    write_page(path, metrics, rows, title=title, image_root=image_root)
+    return path.read_text(encoding="utf-8")
+
+
+class Elements(HTMLParser):
+    """The elements of a page with their attributes, and the texts of its scripts."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.found = []
+        self.scripts = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_data(self, data):
+        if self.lasttag == "script" and self.scripts:
+            self.scripts[-1] += data
+
+
+def blocks(page):
+    """The two blocks of JSON, as a browser finds them: up to the first end of a script."""
+    return [
+        json.loads(re.search(rf'<script type="application/json" id="{name}">(.*?)</script', page, re.S)[1])
+        for name in ("content", "thumbnails")
+    ]
+
+
+def test_what_is_in_the_rows_comes_back(tmp_path):
+    content, thumbnails = blocks(written(tmp_path / "report.html", {}, golden_rows()))
+    rows = {row["id"]: row for row in content["rows"]}
+    for record in read_records(GOLDEN):
+        row, scored = rows[record["id"]], score(record)
+        assert (row["label"], row["truth"], row["status"]) == (scored.label, scored.truth, scored.status)
+        assert row["confidence"] == (None if scored.confidence is None else float(scored.confidence))
+        assert content["candidate_sets"][row["candidates"]] == list(scored.candidates)
+        assert row["response"] == record.get("response")
+    assert [row["error"] for row in content["rows"] if row["status"] == "failed"] == [
+        "ImageError: images/7.jpg: not an image"
+    ]
+    assert thumbnails == []
+
+
+def test_the_steps_are_cut_out_of_the_response_in_utf16(tmp_path):
+    steps = [f"{name} \U0001f600 \ud83d" for name in SECTIONS]
+    text = "<think>" + "".join(f"<{n}>{s}</{n}>" for n, s in zip(SECTIONS, steps, strict=True)) + "</think>"
+    text = "\U0001f30a" + text
+    [row] = blocks(written(tmp_path / "report.html", {}, [{"response": text}]))[0]["rows"]
+    units = row["response"].encode("utf-16-le", "surrogatepass")
+    cut = [units[2 * start : 2 * end].decode("utf-16-le", "surrogatepass") for start, end in row["steps"]]
+    assert cut == list(parse(text, []).reasoning.values()) == steps
+
+
+def test_a_missing_step_is_null(tmp_path):
+    text = "<think><element>a hill</element><analysis>calm</analysis></think><answer>joy</answer>"
+    [row] = blocks(written(tmp_path / "report.html", {}, [{"response": text, "candidates": ["joy"]}]))[0][
+        "rows"
+    ]
+    assert [place is None for place in row["steps"]] == [False, True, True, True, False]
+
+
+def test_the_page_needs_nothing_from_outside(tmp_path):
+    page = written(tmp_path / "report.html", {}, [])
+    assert not re.search(r"https?:|//[a-z0-9-]+\.[a-z]", page, re.I)
+    assert "@import" not in page and "url(" not in page
+    for tag, attributes in Elements(page).found:
+        assert attributes.get("href", "#").startswith(("#", "data:")), tag
+        assert not {"src", "srcset", "action", "style"} & set(attributes), tag
+        assert not [name for name in attributes if name.startswith("on")], tag
+
+
+def test_the_policy_allows_this_script_and_this_style_only(tmp_path):
+    page = written(tmp_path / "report.html", {}, golden_rows())
+    [policy] = [a["content"] for tag, a in Elements(page).found if "http-equiv" in a]
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    [script] = re.findall(r"<script>(.*?)</script>", page, re.S)
+    [style] = re.findall(r"<style>(.*?)</style>", page, re.S)
+    for rule, text in (("script-src", script), ("style-src", style)):
+        assert rules[rule] == f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+    assert (rules["default-src"], rules["img-src"]) == ("'none'", "data:")
+    assert "unsafe" not in policy
+
+
+def test_the_script_never_makes_markup_of_text():
+    folder = resources.files("emocaliber.report") / "page_assets"
+    sources = {file.name: file.read_text(encoding="utf-8") for file in folder.iterdir()}
+    assert sum(name.endswith(".js") for name in sources) == 7
+    sinks = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|Function\(|srcdoc|setHTML"
+    assert not [name for name, text in sources.items() if re.search(sinks, text)]
+    assert not [
+        name for name, text in sources.items() if name.endswith(".js") and re.search(r"</|<!--", text)
+    ]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_stays_where_it_is(tmp_path, text):
+    row = dict.fromkeys(("id", "task", "truth", "label", "image", "response", "error", "status"), text)
+    row |= {"candidates": [text], "flags": [text], "label_reason": text, "posterior": {text: 1.0}}
+    summary = {"n": 1, "flags": {text: 1}, "confusion": {"labels": [text], "counts": [[1, 0]]}}
+    metrics = {"predictions": [text], "warnings": [text], "tasks": {text: summary}, text: text}
+    page = written(tmp_path / "report.html", metrics, [row], title=text, image_root=tmp_path)
+    plain = written(tmp_path / "plain.html", {"predictions": [""], "": ""}, [], title="")
+    # No element more than in a page without it.
+    names = [[tag for tag, _ in Elements(one).found] for one in (page, plain)]
+    assert names[0] == names[1]
+    content, thumbnails = blocks(page)
+    [kept] = content["rows"]
+    assert all(kept[name] == text for name in ("id", "task", "label", "response", "error"))
+    assert content["tasks"][0]["name"] == text and content["warnings"] == [text]
+    assert content["candidate_sets"] == [[text]] and thumbnails == []
+    script = re.findall(r"<script>(.*?)</script>", page, re.S)
+    assert script == re.findall(r"<script>(.*?)</script>", plain, re.S)
+    json_text = page.split('id="content">')[1].split("</script")[0]
+    assert json_text.isascii() and not re.search("[<>&]", json_text)
+
+
+@given(st.text(alphabet=st.one_of(st.characters(), st.sampled_from("<>&/!-'\"\\@")), max_size=60))
+def test_any_text_comes_back(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    content, _ = blocks(written(path, {}, [{"response": text}], title=text))
+    assert (content["rows"][0]["response"], content["title"]) == (text, text)
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {},
+        {"overall": None, "groups": None, "tasks": None, "warnings": None, "protocol": None},
+        {"overall": {"samples": None, "task_mean": None}, "groups": {"ID VSA": {}}, "tasks": {"FI-2": None}},
+        {"tasks": {"FI-2": {"ece": float("nan"), "brier": Decimal("0.5"), "risk_coverage": None}}},
+    ],
+)
+def test_what_is_missing_or_undefined_is_null(tmp_path, metrics):
+    rows = [{}, {"id": None, "flags": None, "candidates": None, "confidence": None, "posterior": None}]
+    content, _ = blocks(written(tmp_path / "report.html", metrics, rows))
+    assert len(content["rows"]) == 2
+    if "FI-2" in (metrics.get("tasks") or {}) and metrics["tasks"]["FI-2"]:
+        assert content["tasks"][0]["samples"] == {"ece": None, "brier": 0.5, "risk_coverage": None}
+
+
+def test_a_task_may_have_any_name(tmp_path):
+    names = ["thresholds", "overall", "2", "1", "__proto__"]
+    metrics = {"tasks": {name: {"n": 1, "thresholds": [1]} for name in names}}
+    content, _ = blocks(written(tmp_path / "report.html", metrics, []))
+    assert [(task["name"], task["samples"]) for task in content["tasks"]] == [
+        (name, {"n": 1}) for name in names
+    ]
+
+
+def test_a_long_curve_keeps_its_ends(tmp_path):
+    curve = [{"coverage": (i + 1) / 5000, "risk": 0.1, "threshold": 0.5} for i in range(5000)]
+    content, _ = blocks(written(tmp_path / "report.html", {"tasks": {"a": {"risk_coverage": curve}}}, []))
+    kept = content["tasks"][0]["samples"]["risk_coverage"]
+    assert len(kept) == 400
+    assert (kept[0]["coverage"], kept[-1]["coverage"]) == (0.0002, 1.0)
+
+
+def test_thumbnails_are_beside_the_rows_and_can_be_left_out(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    rows = [{"image": "a.png"}, {"image": "b.png"}, {"image": "a.png"}]
+    content, thumbnails = blocks(written(tmp_path / "report.html", {}, rows, image_root=tmp_path))
+    assert [row["thumbnail"] for row in content["rows"]] == [0, None, 0]
+    assert len(thumbnails) == 1
+    assert blocks(written(tmp_path / "report.html", {}, rows, image_root=None))[1] == []
+
+
+def test_a_page_is_replaced_as_a_whole_or_not_at_all(tmp_path):
+    def rows():
+        yield {"id": "a"}
+        raise OSError("the disk is gone")
+
+    before = written(tmp_path / "report.html", {}, [])
+    with pytest.raises(OSError, match="gone"):
+        written(tmp_path / "report.html", {}, rows())
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == before
+    assert os.listdir(tmp_path) == ["report.html"]
+
+
+def test_importing_it_is_light():
+    code = "import sys, emocaliber.report.page; print({'PIL', 'numpy', 'matplotlib'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

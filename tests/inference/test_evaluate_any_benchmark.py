@@ -1,0 +1,134 @@
+"""Rows of any other benchmark: own tasks, labels of several words, votes for a truth, several samples."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+COMMAND = Path(__file__).parents[2] / "inference" / "evaluate.py"
+LABELS = ["joy", "great joy", "no emotion", "怒り", "Sehr müde"]
+
+
+@pytest.fixture(scope="module")
+def command():
+    specification = importlib.util.spec_from_file_location("evaluate_any_benchmark", COMMAND)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def row(number, answer, task="Artworks-5", confidence="0.7", **fields):
+    text = f"<answer>{answer}</answer><confidence>{confidence}</confidence>"
+    asked = [{"type": "image", "image": f"{number}.jpg"}, {"type": "text", "text": "Which emotion?"}]
+    return {
+        "id": f"{task}-{number}",
+        "task": task,
+        "conversations": [{"role": "user", "content": asked}],
+        "candidates": LABELS,
+        "response": text,
+        **fields,
+    }
+
+
+ROWS = [
+    row(1, "Great joy", ground_truth="great joy"),
+    row(2, "I would say: great-joy.", ground_truth="great joy"),
+    row(3, "No Emotion", ground_truth="no emotion"),
+    row(4, "joy or great joy", ground_truth="joy"),  # ambiguous
+    row(5, "emotion", ground_truth="no emotion"),  # no candidate
+    row(6, "怒り", votes={"怒り": 2, "Sehr müde": 1}),
+    row(7, "SEHR MÜDE", votes={"sehr müde": 1, "joy": 1}),  # a tie: joy, the first candidate
+    row(8, "joy", task="Bench | 2", ground_truth="joy", samples=["<answer>joy</answer>", "great joy"]),
+    row(9, "joy", task="Bench | 2", ground_truth="joy", error={"type": "ImageError", "message": "x"}),
+]
+
+
+def evaluated(command, tmp_path, rows, *options):
+    predictions = tmp_path / "predictions.jsonl"
+    predictions.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
+    out = tmp_path / "out"
+    status = command.main(["--predictions", str(predictions), "--output-dir", str(out), *options])
+    return status, out
+
+
+def test_every_row_is_read_counted_and_shown(command, tmp_path):
+    status, out = evaluated(command, tmp_path, ROWS, "--draws", "100")
+    assert status == 0
+    content = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    assert list(content["tasks"]) == ["Artworks-5", "Bench | 2"]
+    assert content["groups"] == {}
+    assert content["overall"]["tasks"] == ["Artworks-5", "Bench | 2"]
+    task = content["tasks"]["Artworks-5"]
+    assert (task["n"], task["answered"], task["unparsed"]) == (7, 5, 2)
+    assert task["unparsed_reasons"] == {"ambiguous": 1, "not_a_candidate": 1}
+    assert task["acc"] == pytest.approx(4 / 7)
+    # By label (rows, F1): great joy 2, 1; no emotion 2, 2/3; joy 2, 0; 怒り 1, 1.
+    assert task["f1"] == pytest.approx((2 * 1 + 2 * 2 / 3 + 2 * 0 + 1) / 7)
+    assert task["confusion"] == {
+        "labels": ["Sehr müde", "great joy", "joy", "no emotion", "怒り"],
+        "counts": [
+            [0, 0, 0, 0, 0, 0],
+            [0, 2, 0, 0, 0, 0],
+            [1, 0, 0, 0, 0, 1],
+            [0, 0, 0, 1, 0, 1],
+            [0, 0, 0, 0, 1, 0],
+        ],
+    }
+    assert (task["truth"]["n"], content["overall"]["samples"]["truth"]["n"]) == (2, 2)
+    assert task["truth"]["bayes_acc"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert content["samples"]["overall"]["n"] == content["samples"]["tasks"]["Bench | 2"]["n"] == 1
+    for name in ("metric.log", "metric_conf.log"):
+        log = (out / name).read_text(encoding="utf-8")
+        assert "| Bench | 2       |  50.00 |" in log
+    assert "Of k samples a row, k 2: 1 of 9 rows have at least two" in log
+    # Without a group there is the overall diagram alone, besides that of the tasks.
+    assert not list(out.glob("reliability_*d_ver*"))
+    assert (out / "reliability_overall.png").exists()
+    assert (out / "report.html").stat().st_size > 0
+
+
+def test_nothing_is_said_of_samples_and_distributions_where_there_are_none(command, tmp_path):
+    _, out = evaluated(command, tmp_path, ROWS[:5], "--draws", "0", "--no-figures", "--no-page")
+    log = (out / "metric_conf.log").read_text(encoding="utf-8")
+    assert "samples a row" not in log
+    assert "istribution" not in log
+    assert "samples" not in json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"samples": "joy"}, "row 'Artworks-5-1': samples is not a list of texts; make it the responses"),
+        (
+            {"votes": {"awe": 1}},
+            "row 'Artworks-5-1': votes give 'awe' 1; use candidates and numbers of raters",
+        ),
+        ({"ground_truth": None}, "predictions.jsonl:1: no ground_truth; give the true label"),
+        (
+            {"ground_truth": None, "votes": {"joy": 0}},
+            "predictions.jsonl:1: votes sum to 0; give at least one",
+        ),
+    ],
+)
+def test_a_mistake_in_them_is_one_line(command, tmp_path, capsys, fields, message):
+    status, out = evaluated(command, tmp_path, [{**ROWS[0], **fields}])
+    assert status == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_rows_with_samples_alone_are_scored_by_the_first_and_written_as_given(command, tmp_path):
+    samples = ["<answer>joy</answer><confidence>0.9</confidence>", "<answer>no emotion</answer>"]
+    given = [row(1, "", ground_truth="joy", response=None, samples=samples)]
+    given += [{key: value for key, value in given[0].items() if key != "response"} | {"id": "2"}]
+    status, out = evaluated(
+        command, tmp_path, given, "--draws", "0", "--no-figures", "--no-page", "--protocol", "both"
+    )
+    assert status == 0
+    content = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    for scores in (content["overall"]["samples"], content["paper"]["overall"]):
+        assert (scores["n"], scores["answered"], scores["acc"]) == (2, 2, 1.0)
+    assert content["samples"]["overall"]["n"] == 2
+    written = [json.loads(line) for line in (out / "merged_conf.jsonl").read_text().splitlines()]
+    assert written == [{**one, "prediction": "joy", "confidence": 0.9} for one in given]
