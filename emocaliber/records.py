@@ -99,7 +99,9 @@ def _validate(record: Record, *, need_truth: bool) -> None:
     truth = record.get("ground_truth")
     if truth is None and need_truth:
         if not has_soft_truth(record):
-            raise RecordError("no ground_truth; give the true label, one of the candidates")
+            raise RecordError(
+                "no ground_truth; give the true label, one of the candidates, or its posterior or votes"
+            )
         soft_truth(record, tuple(candidates))  # it has to do as the truth
     is_known = isinstance(truth, str) and (truth in candidates or match_label(truth, candidates) is not None)
     if truth is not None and not is_known:

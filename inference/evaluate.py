@@ -40,8 +40,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         nargs="+",
         required=True,
         metavar="FILE",
-        help="JSON lines with a `response` or an `error` each, plain or gzipped: a predictions.jsonl of "
-        "inference/infer.py or a published merged.jsonl; several files count as one",
+        help="JSON lines with a `response` (or `samples`) or an `error` each, plain or gzipped: a "
+        "predictions.jsonl of inference/infer.py or a published merged.jsonl; several files count as one",
     )
     parser.add_argument(
         "--output-dir", required=True, type=Path, metavar="DIR", help="made if it is not there"

@@ -55,7 +55,15 @@ def write_paper(folder: Path, paper: "PaperProtocol", predictions: Sequence[str]
     logs = {"metric.log": paper.metric_log(), "metric_conf.log": paper.metric_conf_log()}
     for name, log in logs.items():
         write_text_atomic(folder / name, log)
-    _write_metrics(folder, {"predictions": list(predictions), "protocol": "paper", **paper.scores()})
+    _write_metrics(
+        folder,
+        {
+            "predictions": list(predictions),
+            "protocol": "paper",
+            "unit": "scores are fractions in [0, 1]",
+            **paper.scores(),
+        },
+    )
     return [log.split("\n\n")[0] + "\n" for log in logs.values()]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from emocaliber.metrics.counts import FloatArray, IntArray, number
 from emocaliber.metrics.rows import GroupCounts, Grouped, JointCells, Rows, group_runs, joint_cells, whole
-from emocaliber.metrics.scores import BIASED_UPWARD, ESTIMATED_BY_A_DRAW, scores, threshold_scores
+from emocaliber.metrics.scores import BIASED_UPWARD, ESTIMATED_BY_A_DRAW, RANGE, scores, threshold_scores
 
 N_DRAWS = 2000
 LEVEL = 0.95
@@ -50,7 +50,7 @@ class Resampled:
         if score not in ESTIMATED_BY_A_DRAW:
             return interval(point, draws)
         estimated = number(self.drawn_from[ESTIMATED_BY_A_DRAW[score]])
-        return interval(point, draws, estimated=estimated, lowest=-1.0 if score == "ece_debiased" else 0.0)
+        return interval(point, draws, estimated=estimated, within=RANGE.get(score, (0.0, 1.0)))
 
 
 def draw_weights(weight: IntArray, n_draws: int, seed: int, at_once: int) -> Iterator[FloatArray]:
@@ -159,7 +159,11 @@ def difference(first: Resampled, other: Resampled, score: str) -> tuple[float | 
 
 
 def interval(
-    point: float | None, draws: FloatArray, *, estimated: float | None = None, lowest: float = 0.0
+    point: float | None,
+    draws: FloatArray,
+    *,
+    estimated: float | None = None,
+    within: Interval = (0.0, 1.0),
 ) -> Interval | None:
     """The 95 % interval of a score from its bootstrap draws.
 
@@ -170,7 +174,7 @@ def interval(
             truth of that world; it gives the basic interval, `point` less the errors of the draws: for
             distances such as the ECE, which are biased upward and in a draw even more, so that their
             percentiles can lie above the score itself. This one can lie below it.
-        lowest: the basic interval is cut to [lowest, 1].
+        within: what the basic interval is cut to.
     Returns:
         None where the score is undefined on the data, or in more than a tenth of the draws, or nothing was
         drawn.
@@ -182,7 +186,10 @@ def interval(
     low, high = (float(end) for end in np.percentile(defined, [tail, 100 - tail]))
     if estimated is None:
         return low, high
-    return max(lowest, point + estimated - high), min(1.0, max(lowest, point + estimated - low))
+    ends = (
+        min(max(end, within[0]), within[1]) for end in (point + estimated - high, point + estimated - low)
+    )
+    return next(ends), next(ends)
 
 
 def mean_interval(values: FloatArray, weights: FloatArray, image: IntArray) -> Interval | None:

@@ -48,6 +48,9 @@ ESTIMATED_BY_A_DRAW = {score: score for score in BIASED_UPWARD} | {"ece_debiased
 A debiased ECE of a draw estimates the ECE of the population drawn from, and that is the ECE of the data.
 """
 
+RANGE = {"ece_debiased": (-1.0, 1.0), "brier_discrimination": (0.0, 0.25)}
+"""What scores with a basic interval can be, where not [0, 1]: discrimination is at most a variance."""
+
 
 def scores(counts: GroupCounts, smooth_enough: float = 1e-9) -> dict[str, FloatArray]:
     """Each of `SCORES` for every leading entry of the counts, NaN where it is undefined.

@@ -79,7 +79,8 @@ def eaurc(rows: Ranked) -> FloatArray:
     right = rows.total - errors
     harmonic = _harmonic(rows.kept)
     last = harmonic[rows.total.astype(np.int64)] - harmonic[right.astype(np.int64)]
-    return aurc(rows) - ratio(errors - right * last, rows.total)
+    best = ratio(errors - right * last, rows.total)
+    return np.maximum(aurc(rows) - best, 0.0)
 
 
 def augrc(rows: Ranked) -> FloatArray:

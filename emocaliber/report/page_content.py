@@ -16,7 +16,9 @@ _NOT_FACTS = {
     *("paper", "protocol_difference", "samples"),  # in the logs and metrics.json
 }
 _MOST_CURVE_POINTS = 400
-_DIGITS = 6  # of a number; the page shows four at most
+_DIGITS = (
+    12  # of a number: rounded far beyond the four that the page shows, so that it shows the same as the log
+)
 
 
 def numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:

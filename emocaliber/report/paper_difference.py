@@ -111,7 +111,9 @@ def _rows(level: str, log: str, score: str, paper: Mapping[str, Any]) -> dict[st
 
 
 def _text(numbers: Iterable[Mapping[str, Any]]) -> str:
-    lines = ["protocol_difference: default -> paper, in percent, and the rows that make the difference"]
+    lines = [
+        "protocol_difference: default -> paper (its logs), in percent, and the rows that make the difference"
+    ]
     reasons = set()
     for number in numbers:
         reasons |= set(number["rows"])

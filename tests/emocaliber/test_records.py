@@ -156,7 +156,10 @@ def test_ground_truth_may_be_missing_where_a_distribution_is_in_its_place(tmp_pa
 @pytest.mark.parametrize(
     ("soft", "message"),
     [
-        ({"votes": {}}, "no ground_truth; give the true label, one of the candidates"),
+        (
+            {"votes": {}},
+            "no ground_truth; give the true label, one of the candidates, or its posterior or votes",
+        ),
         ({"votes": {"awe": 0}}, "votes sum to 0; give at least one rater's vote, or leave them out"),
         ({"posterior": {"awe": 0.5}}, "posterior sums to 0.5, not 1; correct it, or leave it out"),
     ],
@@ -186,7 +189,10 @@ ASKING = [{"role": "user", "content": "Which emotion?"}]
         ({"candidates": ["awe", 1]}, "candidates hold 1; make every one a word"),
         ({"candidates": ["awe", " "]}, "candidates hold ' '; make every one a word"),
         ({"candidates": ["awe", "Awe"]}, "candidates hold 'Awe' twice; name each label once"),
-        ({"ground_truth": ...}, "no ground_truth; give the true label, one of the candidates"),
+        (
+            {"ground_truth": ...},
+            "no ground_truth; give the true label, one of the candidates, or its posterior or votes",
+        ),
         (
             {"ground_truth": "joy", "candidates": ["awe", "fear"]},
             "ground_truth 'joy' is not among the candidates ['awe', 'fear']; correct one of them",

@@ -112,7 +112,7 @@ function drawScores() {
   const truth = truthTable();
   if (truth) byId("score-tables").append(truth);
   const columns = [...TABLES.flatMap((one) => one.columns), ...(truth ? TRUTH_COLUMNS.filter((c) => c.key !== "acc") : [])];
-  byId("glossary").append(el("dl", {}, columns.map(({ title, help }) => [el("dt", {}, title), el("dd", {}, help)])));
+  byId("glossary").append(el("dl", {}, columns.flatMap(({ title, help }) => [el("dt", {}, title), el("dd", {}, help)])));
 }
 
 function drawRun() {

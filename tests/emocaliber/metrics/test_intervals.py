@@ -144,11 +144,13 @@ def test_the_reversed_interval_by_hand():
 
 def test_a_score_takes_the_interval_that_is_meant_for_it():
     point = {"acc": np.array(0.4), "ece": np.array(0.4), "auroc": np.array(np.nan)}
-    point["ece_debiased"] = np.array(0.3)
+    point |= {"ece_debiased": np.array(0.3), "brier_discrimination": np.array(0.2)}
     one = Resampled(point, {name: PERCENTS for name in point}, point)
     assert one.interval("acc") == interval(0.4, PERCENTS)
     assert one.interval("ece") == interval(0.4, PERCENTS, estimated=0.4)
-    assert one.interval("ece_debiased") == interval(0.3, PERCENTS, estimated=0.4, lowest=-1)
+    assert one.interval("ece_debiased") == interval(0.3, PERCENTS, estimated=0.4, within=(-1, 1))
+    assert one.interval("brier_discrimination") == interval(0.2, PERCENTS, estimated=0.2, within=(0, 0.25))
+    assert one.interval("brier_discrimination")[1] == 0.25
     assert (one.value("auroc"), one.interval("auroc")) == (None, None)
 
 

@@ -127,6 +127,9 @@ def test_the_numbers_are_there(opened, tmp_path):
     assert cells[:2] == ["Abstract-4", "25.00[10.00, 90.00]"]
     assert cells[3:5] == ["20.00", "3.1295 %: ≤ 4.56"]
     assert cells[5] == "–"
+    terms = page.locator("#glossary dt").all_text_contents()
+    assert "AUGRC" in terms and len(terms) == page.locator("#glossary dd").count()
+    assert "[object" not in page.locator("body").inner_text()
     assert page.locator("#diagrams figure").count() == 2
     assert page.locator("#risk polyline").count() == 2
     page.locator("#series .chip", has_text="Ink-4").click()

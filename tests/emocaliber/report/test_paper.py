@@ -124,7 +124,7 @@ ID VSA ROC AUC\tOverall Acc\tOverall F1\tOverall ECE\tOverall Brier\tOverall ROC
 # AUC with 0.85 winning over 0.3 as well 2.5 / 6.
 FIVE_DEFAULT = {"n": 5, "acc": 0.6, "f1": 0.6, "ece": 0.44, "brier": 0.335, "auroc": 2.5 / 6}
 FIVE_DIFFERENCE = """\
-protocol_difference: default -> paper, in percent, and the rows that make the difference
+protocol_difference: default -> paper (its logs), in percent, and the rows that make the difference
   FI-2 Acc in metric_conf.log: 60.00 -> 50.00 (rows_without_confidence 1)
   FI-2 F1 in metric_conf.log: 60.00 -> 50.00 (rows_without_confidence 1)
   ID VSA Acc: 60.00 -> 50.00 (rows_without_confidence 1)
