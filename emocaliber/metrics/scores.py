@@ -80,6 +80,25 @@ def scores(counts: GroupCounts, smooth_enough: float = 1e-9) -> dict[str, FloatA
     }
 
 
+def compared_scores(counts: GroupCounts, smooth_enough: float = 1e-9) -> dict[str, FloatArray]:
+    """The few of `SCORES` that answers are compared by, and `n_stated`, the rows with a confidence.
+
+    Fewer than `scores` gives, because a comparison needs many draws.
+    """
+    levels = counts.levels
+    by_label = (counts.support.sum(axis=-2), counts.predicted.sum(axis=-2), counts.hits.sum(axis=-2))
+    return {
+        "acc": accuracy(levels),
+        "f1": weighted_f1(*by_label),
+        "ece": ece(levels),
+        "smooth_ece": smooth_ece(levels, smooth_enough),
+        "brier": brier(levels),
+        "auroc": auroc(levels),
+        "augrc": augrc(ranked(levels)),
+        "n_stated": levels.n_stated,
+    }
+
+
 THRESHOLDS = tuple(f"0.{tenth}" for tenth in range(1, N_TENTHS))
 """The confidences of the threshold table."""
 

@@ -11,9 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from emocaliber.metrics.accuracy import accuracy, weighted_f1
-from emocaliber.metrics.calibration import auroc, brier, ece
-from emocaliber.metrics.counts import FloatArray, IntArray
+from emocaliber.metrics.counts import IntArray
 from emocaliber.metrics.intervals import (
     Resampled,
     difference,
@@ -23,9 +21,8 @@ from emocaliber.metrics.intervals import (
     p_value,
     resample,
 )
-from emocaliber.metrics.rows import GroupCounts, Rows
-from emocaliber.metrics.selective import augrc, ranked
-from emocaliber.metrics.smooth import smooth_ece
+from emocaliber.metrics.rows import Rows
+from emocaliber.metrics.scores import compared_scores
 from emocaliber.report.alignment import Alignment, RunAccount
 from emocaliber.report.comparison_results import COMPARED, Comparison, Difference, McNemar, Pair, RowSet
 from emocaliber.report.results import OVERALL
@@ -54,7 +51,7 @@ def compare(
     arrays = alignment.aligned()
     sets = _sets(alignment, arrays[0])
     places = {one: [alignment.tasks.index(task) for task in one.tasks] for one in sets}
-    resampling = resample(dict(enumerate(arrays)), places, n_draws, seed, _compared, _joint_cells)
+    resampling = resample(dict(enumerate(arrays)), places, n_draws, seed, compared_scores, _joint_cells)
     resampled = resampling.scored
     runs_range = range(len(arrays))
     of_task = {one.name: one for one in sets if one.kind == "task"}
@@ -102,20 +99,6 @@ def _sets(alignment: Alignment, rows: Rows) -> tuple[RowSet, ...]:
                 RowSet("group", group, tuple(inside), sum(sizes[names.index(name)] for name in inside))
             )
     return (*sets, RowSet("overall", OVERALL, tuple(names), sum(sizes)))
-
-
-def _compared(counts: GroupCounts, smooth_enough: float) -> dict[str, FloatArray]:
-    levels = counts.levels
-    by_label = (counts.support.sum(axis=-2), counts.predicted.sum(axis=-2), counts.hits.sum(axis=-2))
-    return {
-        "acc": accuracy(levels),
-        "f1": weighted_f1(*by_label),
-        "ece": ece(levels),
-        "smooth_ece": smooth_ece(levels, smooth_enough),
-        "brier": brier(levels),
-        "auroc": auroc(levels),
-        "augrc": augrc(ranked(levels)),
-    }
 
 
 def _values(resampled: Resampled) -> dict[str, float | None]:

@@ -10,15 +10,13 @@ from emocaliber.report.samples import SampleReport
 from emocaliber.report.samples_section import samples_section
 from emocaliber.report.sections import sections, threshold_section, truth_section
 
-_ACCURACY_FIELDS = (("acc", "Acc"), ("f1", "F1"))
-_CONFIDENCE_FIELDS = (*_ACCURACY_FIELDS, ("ece", "ECE"), ("brier", "Brier"), ("auroc", "ROC AUC"))
 _MOST_REASONS = 12
 
 
 def metric_log(evaluation: Evaluation) -> str:
     """The text of `metric.log`: table, row counts, tab-separated lines."""
     rows = [*evaluation.tasks, evaluation.overall]
-    return "\n\n".join([metric_part(evaluation), tables.tab_separated(rows, _ACCURACY_FIELDS)]) + "\n"
+    return "\n\n".join([metric_part(evaluation), tables.tab_separated(rows, tables.ACCURACY_FIELDS)]) + "\n"
 
 
 def metric_conf_log(evaluation: Evaluation, samples: SampleReport | None = None) -> str:
@@ -31,7 +29,7 @@ def metric_conf_log(evaluation: Evaluation, samples: SampleReport | None = None)
         *sections(evaluation),
         threshold_section(evaluation),
         *([samples_section(samples, evaluation.overall.n)] if samples else []),
-        tables.tab_separated([*evaluation.tasks, *evaluation.pooled], _CONFIDENCE_FIELDS),
+        tables.tab_separated([*evaluation.tasks, *evaluation.pooled], tables.CONFIDENCE_FIELDS),
     ]
     return "\n\n".join(parts) + "\n"
 

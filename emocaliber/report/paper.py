@@ -46,8 +46,6 @@ ROW_FAULTS = (
 """What can make a row come out differently than by the default protocol; told in `paper_difference`."""
 
 _STATUS = ("answered", "unparsed", "failed")
-_ACCURACY_FIELDS = (("acc", "Acc"), ("f1", "F1"))
-_CONFIDENCE_FIELDS = (*_ACCURACY_FIELDS, ("ece", "ECE"), ("brier", "Brier"), ("auroc", "ROC AUC"))
 _THRESHOLD_COLUMNS = ("Group", "Conf >=", "Acc", "F1", "Coverage", "#Samples")
 _THRESHOLD_TITLE = "Answers whose confidence is at least a threshold (Coverage: share of the rows with one)"
 
@@ -118,7 +116,7 @@ class PaperProtocol:
         tasks = [_metric_row(name, task) for name, task in scores["tasks"].items()]
         overall = _metric_row("Overall", scores["overall"])
         part = "\n".join([tables.metric_table(tasks, overall), *_row_counts(scores["overall"])])
-        return f"{part}\n\n{tables.tab_separated([*tasks, overall], _ACCURACY_FIELDS)}\n"
+        return f"{part}\n\n{tables.tab_separated([*tasks, overall], tables.ACCURACY_FIELDS)}\n"
 
     def metric_conf_log(self) -> str:
         """The text of `metric_conf.log`: the published table, counts, thresholds, tab-separated lines."""
@@ -136,7 +134,7 @@ class PaperProtocol:
         parts = [
             "\n".join(lines),
             *([f"{_THRESHOLD_TITLE}\n{tables.free_table(_THRESHOLD_COLUMNS, blocks)}"] if blocks else []),
-            tables.tab_separated([*tasks, *groups, overall], _CONFIDENCE_FIELDS),
+            tables.tab_separated([*tasks, *groups, overall], tables.CONFIDENCE_FIELDS),
         ]
         return "\n\n".join(parts) + "\n"
 

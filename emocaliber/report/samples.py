@@ -15,13 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from emocaliber.metrics.accuracy import accuracy
-from emocaliber.metrics.calibration import auroc, brier, ece
-from emocaliber.metrics.counts import FloatArray, IntArray, mean
+from emocaliber.metrics.counts import IntArray, mean
 from emocaliber.metrics.intervals import Interval, Resampled, difference, interval, mean_interval, resample
-from emocaliber.metrics.rows import GroupCounts
-from emocaliber.metrics.selective import augrc, ranked
-from emocaliber.metrics.smooth import smooth_ece
+from emocaliber.metrics.scores import compared_scores
 from emocaliber.report.collector import Collector
 from emocaliber.report.results import OVERALL
 from emocaliber.samples import majority, read_samples
@@ -134,7 +130,7 @@ class SampleCollector:
         sets = self._sets()
         places = {key: [tasks.index(task) for task in members] for key, members in sets.items()}
         # Images are drawn by what their rows say in all three, so that all three see the same draws.
-        resampling = resample(rows, places, n_draws, seed, _compared)
+        resampling = resample(rows, places, n_draws, seed, compared_scores)
         results = {
             key: self._sampled_rows(
                 key[1],
@@ -215,19 +211,6 @@ def _as_row(row: ScoredRow, label: str | None, confidence: Decimal | None) -> Sc
         flags=frozenset(),
         posterior=None,
     )
-
-
-def _compared(counts: GroupCounts, smooth_enough: float) -> dict[str, FloatArray]:
-    levels = counts.levels
-    return {
-        "acc": accuracy(levels),
-        "ece": ece(levels),
-        "smooth_ece": smooth_ece(levels, smooth_enough),
-        "brier": brier(levels),
-        "auroc": auroc(levels),
-        "augrc": augrc(ranked(levels)),
-        "n_stated": levels.n_stated,
-    }
 
 
 def _confidence_scores(scored: Resampled, response: Resampled) -> ConfidenceScores:

@@ -14,6 +14,8 @@ METRIC_COLUMNS = ("Task", "Acc", "F1", "#Samples")
 METRIC_WIDTHS = (15, 8, 8, 9)
 CONFIDENCE_COLUMNS = ("Task/Group", "Acc", "F1", "ECE", "Brier", "ROC AUC", "#Samples")
 CONFIDENCE_WIDTHS = (15, 6, 6, 8, 10, 10, 9)
+ACCURACY_FIELDS = (("acc", "Acc"), ("f1", "F1"))
+CONFIDENCE_FIELDS = (*ACCURACY_FIELDS, ("ece", "ECE"), ("brier", "Brier"), ("auroc", "ROC AUC"))
 _NAME_WIDTH = 15
 _LONGEST_NAME = 80
 
