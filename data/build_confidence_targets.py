@@ -6,9 +6,9 @@
 How the published stage-2 confidences were made is not public. Ours: k samples of the stage-1 model are drawn
 for each row at temperature 1. The row's chain concludes with the label that most of them name, and the
 confidence is their agreement, m of k, smoothed to (m + 0.5) / (k + 1) and then blurred on purpose: squeezed
-into 0.30-0.95, shaken by normal noise (standard deviation 0.03) and rounded to steps of 0.05. So the targets
-vary with the picture over a wide range, but are too high where the model is unsure: to calibrate them is what
-stage 3 is for.
+into 0.50-1.00, shaken by normal noise (standard deviation 0.03), held at 0.95 and rounded to steps of 0.05.
+So the targets vary with the picture, but are overconfident and come in few values, as the stated confidences
+of language models do (Xiong et al. 2024, arXiv 2306.13063): to calibrate them is what stage 3 is for.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from typing import Any
 
 from emocaliber.command_line import CommandParser
 
-LOWEST, HIGHEST = 0.30, 0.95
+SQUEEZED = (0.50, 1.00)
 NOISE = 0.03
+HIGHEST = 0.95
 STEP = 0.05
 
 
@@ -54,10 +55,10 @@ def main() -> None:
 
 
 def target_confidence(n_agreeing: int, n_samples: int, rng: random.Random) -> Decimal:
-    """The blurred agreement, in [0.30, 0.95] by steps of 0.05 (see the head of this file)."""
+    """The blurred agreement, at most 0.95, by steps of 0.05 (see the head of this file)."""
     agreement = (n_agreeing + 0.5) / (n_samples + 1)
-    blurred = LOWEST + (HIGHEST - LOWEST) * agreement + rng.gauss(0.0, NOISE)
-    steps = round(min(HIGHEST, max(LOWEST, blurred)) / STEP)
+    blurred = SQUEEZED[0] + (SQUEEZED[1] - SQUEEZED[0]) * agreement + rng.gauss(0.0, NOISE)
+    steps = round(min(HIGHEST, blurred) / STEP)
     return Decimal(steps) * Decimal(str(STEP))
 
 

@@ -47,6 +47,8 @@ def main() -> None:
     folder: Path = args.output_dir
     arguments = {"build_version": BUILD_VERSION, "seed": args.seed}
     arguments |= {"n_test": args.n_test} if args.split == "test" else {"n_train": args.n_train}
+    if args.without_confidence:
+        arguments["without_confidence"] = True
     if is_complete(folder, args.split, arguments):
         print(f"{folder}: the {args.split} split is already built")
         return
@@ -112,10 +114,17 @@ def parse_arguments() -> argparse.Namespace:
         "--n-train", type=int, default=16000, help="training rows of all stages (default 16000)"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--without-confidence",
+        action="store_true",
+        help="write test_without_confidence.jsonl too: the test rows asked as stage 1 is trained",
+    )
     args = parser.parse_args()
     for name in ("n_test", "n_train"):
         if getattr(args, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    if args.without_confidence and args.split != "test":
+        parser.error("--without-confidence is for the test split")
     return args
 
 
@@ -192,6 +201,16 @@ def build_test(folder: Path, args: argparse.Namespace) -> None:
         scenes.append({"id": record["id"], "scene": scene.to_json()})
     write_jsonl_atomic(folder / "test.jsonl", records)
     write_jsonl_atomic(folder / "test_scenes.jsonl", scenes)
+    if args.without_confidence:
+        asked = [record | {"conversations": asked_without_confidence(record)} for record in records]
+        write_jsonl_atomic(folder / "test_without_confidence.jsonl", asked)
+
+
+def asked_without_confidence(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Give the row's chat as the stage-1 model is trained: without a confidence."""
+    from emocaliber.prompts import conversation
+
+    return conversation(record["image"], record["candidates"], with_confidence=False)
 
 
 def plan_train(n_train: int) -> list[tuple[str, str, int]]:
@@ -210,7 +229,7 @@ def build_train(folder: Path, args: argparse.Namespace) -> None:
     """Captions, stage-1 chats, stage-2 records with their chain, stage-3 prompts."""
     from emocaliber.jsonl import write_jsonl_atomic
     from emocaliber.mini.chains import CAPTION_PROMPT, caption, reasoning
-    from emocaliber.prompts import conversation, training_chat, user_prompt
+    from emocaliber.prompts import training_chat, user_prompt
     from emocaliber.response import render
 
     captions, rows = [], {stage: [] for stage in STAGE_SHARES}  # type: ignore[var-annotated]
@@ -222,9 +241,9 @@ def build_train(folder: Path, args: argparse.Namespace) -> None:
             continue
         chain = reasoning(scene, label, rng)
         if stage == "stage2":
-            # The stage-1 model is asked as it was trained: without a confidence.
-            question = conversation(image, candidates, with_confidence=False)
-            rows[stage].append(record | {"conversations": question, "reasoning": chain})
+            rows[stage].append(
+                record | {"conversations": asked_without_confidence(record), "reasoning": chain}
+            )
             continue
         captions.append({"id": record["id"]} | training_chat(image, CAPTION_PROMPT, caption(scene)))
         named = {key: record[key] for key in ("id", "task", "ground_truth")}

@@ -5,8 +5,9 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Context, Decimal
+from functools import lru_cache
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from emocaliber.taxonomy import labels_equal_to, labels_named_in, normalise_label
 
@@ -36,6 +37,11 @@ _NUMBER = re.compile(r"([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1
 _DECIMAL_DIGIT = re.compile(r"\.[0-9]")
 _LONGEST_NUMBER = 64
 _EXACT = Context(prec=2 * _LONGEST_NUMBER)
+_LONGEST_REMEMBERED = 64
+
+# A label or a number, the reason if there is none, and flags.
+_LabelReading: TypeAlias = tuple[str | None, str | None, frozenset[str]]
+_NumberReading: TypeAlias = tuple[Decimal | None, str | None, frozenset[str]]
 
 
 class _Piece(NamedTuple):
@@ -105,10 +111,10 @@ def parse(text: str, candidates: Sequence[str]) -> ParsedResponse:
         return _read_as_rendered(as_rendered, candidates)
     pieces = _split(written)
     visible = _outside_reasoning(pieces)
-    label, label_reason, flags = _read_label(visible, candidates)
+    label, label_reason, label_flags = _read_label(visible, candidates)
     confidence, confidence_reason, confidence_flags = _read_confidence(visible)
     reasoning, well_formed = _read_reasoning(pieces)
-    flags |= confidence_flags
+    flags = {*label_flags, *confidence_flags}
     if not well_formed:
         flags.add("malformed_reasoning")
     if _is_truncated(pieces, visible):
@@ -117,14 +123,12 @@ def parse(text: str, candidates: Sequence[str]) -> ParsedResponse:
 
 
 def _read_as_rendered(match: re.Match[str], candidates: Sequence[str]) -> ParsedResponse:
-    """Read what follows the grammar to the letter, as most answers do, in a third of the time."""
+    """Read what follows the grammar to the letter, as most answers do, in a fraction of the time."""
     *sections, answer, confidence = match.groups()
     label, label_reason, flags = _match_label(answer.strip(), candidates, is_fallback=False)
     number, confidence_reason, confidence_flags = _read_number((confidence or "").strip(), is_closed=True)
     reasoning = dict(zip(SECTIONS, map(str.strip, sections), strict=True))
-    return ParsedResponse(
-        label, label_reason, number, confidence_reason, frozenset(flags | confidence_flags), reasoning
-    )
+    return ParsedResponse(label, label_reason, number, confidence_reason, flags | confidence_flags, reasoning)
 
 
 def _split(text: str) -> list[_Piece]:
@@ -193,27 +197,34 @@ def _last(contents: Iterator[tuple[str, bool]]) -> tuple[str, bool] | None:
     return next(iter(deque(contents, maxlen=1)), None)
 
 
-def _read_label(visible: list[_Piece], candidates: Sequence[str]) -> tuple[str | None, str | None, set[str]]:
+def _read_label(visible: list[_Piece], candidates: Sequence[str]) -> _LabelReading:
     answer = _last(_contents(visible, "answer"))
     is_fallback = answer is None and all(piece.kind != "answer" for piece in visible)
     text = (_after_reasoning(visible) if is_fallback else answer[0] if answer else "").strip()
     return _match_label(text, candidates, is_fallback=is_fallback)
 
 
-def _match_label(
-    text: str, candidates: Sequence[str], *, is_fallback: bool
-) -> tuple[str | None, str | None, set[str]]:
+def _match_label(text: str, candidates: Sequence[str], *, is_fallback: bool) -> _LabelReading:
     """Give the label that a text without surrounding white space names, the reason if none, and flags."""
+    match = _match_short_label if len(text) <= _LONGEST_REMEMBERED else _match_any_label
+    return match(text, tuple(candidates), is_fallback)
+
+
+def _match_any_label(text: str, candidates: tuple[str, ...], is_fallback: bool) -> _LabelReading:
     match = labels_equal_to(text, candidates)
     if not match.labels:
         match = labels_named_in(text, candidates)
     if len(match.labels) == 1:
-        flags = {"fallback"} if is_fallback else set()
-        return match.labels[0], None, flags | ({"synonym"} if match.by_synonym else set())
+        flags = {"fallback": is_fallback, "synonym": match.by_synonym}
+        return match.labels[0], None, frozenset(flag for flag, is_set in flags.items() if is_set)
     if match.labels:
-        return None, "ambiguous", set()
+        return None, "ambiguous", frozenset()
     says_nothing = is_fallback or not normalise_label(text)
-    return None, "no_answer" if says_nothing else "not_a_candidate", set()
+    return None, "no_answer" if says_nothing else "not_a_candidate", frozenset()
+
+
+# Answers repeat, and so do confidences.
+_match_short_label = lru_cache(maxsize=4096)(_match_any_label)
 
 
 def _after_reasoning(visible: list[_Piece]) -> str:
@@ -235,23 +246,28 @@ def _after_reasoning(visible: list[_Piece]) -> str:
     return "" if in_think or in_section else " ".join(after)
 
 
-def _read_confidence(visible: list[_Piece]) -> tuple[Decimal | None, str | None, set[str]]:
+def _read_confidence(visible: list[_Piece]) -> _NumberReading:
     stated, is_closed = _last(_contents(visible, "confidence")) or ("", True)
     return _read_number(stated.strip(), is_closed=is_closed)
 
 
-def _read_number(stated: str, *, is_closed: bool) -> tuple[Decimal | None, str | None, set[str]]:
+def _read_number(stated: str, *, is_closed: bool) -> _NumberReading:
     """Read a confidence without surrounding white space; `is_closed`: nothing more can have followed."""
-    if not stated:
-        return None, "missing", set()
     # Numbers are short; a longer text is not read at all, so that arithmetic on the result stays cheap.
     if len(stated) > _LONGEST_NUMBER:
-        return None, "not_a_number", set()
+        return None, "not_a_number", frozenset()
+    return _read_short_number(stated, is_closed)
+
+
+@lru_cache(maxsize=4096)
+def _read_short_number(stated: str, is_closed: bool) -> _NumberReading:
+    if not stated:
+        return None, "missing", frozenset()
     bare = stated.translate(_FULL_WIDTH).rstrip(_WRAPPING + ".").lstrip(_WRAPPING)
     match = _NUMBER.fullmatch(bare)
     # `0.`, `8` or `1` without a closing tag is the beginning of some number, not that number.
     if not match or not (is_closed or match[2] or _DECIMAL_DIGIT.search(match[1])):
-        return None, "not_a_number", set()
+        return None, "not_a_number", frozenset()
     number = Decimal(match[1])
     if number == 0:
         number = number.copy_abs()
@@ -259,8 +275,8 @@ def _read_number(stated: str, *, is_closed: bool) -> tuple[Decimal | None, str |
     if match[2] or is_rescaled:
         number = number.scaleb(-2, _EXACT)
     if not 0 <= number <= 1:
-        return None, "out_of_range", set()
-    return number, None, {"rescaled"} if is_rescaled else set()
+        return None, "out_of_range", frozenset()
+    return number, None, frozenset({"rescaled"} if is_rescaled else ())
 
 
 def _read_reasoning(pieces: list[_Piece]) -> tuple[dict[str, str], bool]:

@@ -1,86 +1,117 @@
-"""Checks the model and the data of a fine-tuning run in seconds, before anything heavy starts.
+"""Checks a fine-tuning run before anything heavy starts: data, images, tokens, model, machine.
 
-python train/check_sft_inputs.py --model DIR_OR_HUB_NAME --dataset FILE
+    python train/check_sft_inputs.py --model DIR_OR_HUB_NAME --dataset FILE --settings YAML --output-dir DIR
+
+Every row is checked. Bad ones are counted by reason and listed in OUTPUT_DIR/rejected_rows.jsonl; the others
+are written to OUTPUT_DIR/dataset.jsonl, which training then takes. Without a bad row neither file is there.
+With more than the share MAX_BAD_SHARE (default 0.01) the run is refused. Exit status 2: something to mend.
+
+Environment variables:
+    IMAGE_ROOT                            folder of the images (default: that of the data set)
+    N_GPU                                 GPUs that the run will use (default 1)
+    MIN_PIXELS, MAX_PIXELS                go before those of the settings
+    MAX_IMAGE_TOKENS                      image tokens of a row (default: half of max_length)
+    MAX_DECODED_IMAGES                    read to the last pixel, the others' header alone (default 5000)
+    NEEDED_DISK_GB, NEEDED_MEMORY_GB      replace the estimates of train/estimate_memory.py
+    PREFLIGHT=rows                        leave out what loads ms-swift: processor, batch, lengths in tokens
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from emocaliber.command_line import CommandParser
 
+if TYPE_CHECKING:
+    from sft_rows import Row
+
+REJECTED, CLEANED = "rejected_rows.jsonl", "dataset.jsonl"
+
 
 def main() -> None:
-    """Count the rows, or name the first mistake and exit with 2."""
+    """Check, say what was found, or name the first mistake and exit with 2."""
     parser = CommandParser(description=__doc__)
     parser.add_argument("--model", required=True)
     parser.add_argument("--dataset", type=Path, required=True)
+    parser.add_argument("--settings", type=Path, required=True, help="the yaml of `swift sft`")
+    parser.add_argument("--output-dir", type=Path, required=True)
+    parser.add_argument("--stage", default="", help="1 and 2 ask for the response grammar, others do not")
+    parser.add_argument("flags", nargs="*", help="after --: flags of `swift sft` that go before the settings")
     args = parser.parse_args()
-    from emocaliber.jsonl import RecordError, read_jsonl
+    from sft_images import check_images
+    from sft_machine import check_machine, check_model, check_versions
+    from sft_rows import read_rows
+    from sft_settings import check_keys, limits_of, read_settings
+
+    from emocaliber.jsonl import RecordError
 
     try:
-        check_model(args.model)
-        image_root = Path(os.environ.get("IMAGE_ROOT") or args.dataset.parent)
-        count = 0
-        for number, row in read_jsonl(args.dataset):
-            check_row(row, f"{args.dataset}:{number}", image_root)
-            count += 1
-        if count == 0:
+        check_versions()
+        settings = read_settings(args.settings, args.flags)
+        config = check_model(args.model)
+        machine = check_machine(settings, config, args.output_dir)
+        root = Path(os.environ.get("IMAGE_ROOT") or args.dataset.parent)
+        rows = list(read_rows(args.dataset, args.stage))
+        if not rows:
             raise RecordError(f"{args.dataset}: no rows")
+        sizes = check_images(rows, root, int(os.environ.get("MAX_DECODED_IMAGES") or 5000))
+        # A file that is refused anyway is refused before ms-swift is loaded.
+        refuse_too_many(rows, args.dataset, args.output_dir)
+        encoded = "tokens not counted (PREFLIGHT=rows)"
+        if os.environ.get("PREFLIGHT") != "rows":
+            from sft_batch import check_tokens
+
+            os.environ["LOG_LEVEL"] = "ERROR"  # ms-swift's own, read when it is imported
+            check_keys(settings, args.settings)
+            encoded = check_tokens(rows, args.model, root, sizes, limits_of(settings))
+            refuse_too_many(rows, args.dataset, args.output_dir)
+        write_cleaned(rows, args.output_dir)
     except RecordError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    print(f"{args.dataset}: {count} rows, every picture is there; model {args.model}")
+    good = sum(not row.reason for row in rows)
+    print(
+        f"{args.dataset}: {good} of {len(rows)} rows to train on, {len(sizes)} images; {encoded}; {machine}"
+    )
 
 
-def check_model(model: str) -> None:
-    """A local folder must hold a config and weights; `owner/name` is left to the hub."""
-    from emocaliber.jsonl import RecordError
+def refuse_too_many(rows: Sequence[Row], dataset: Path, output_dir: Path) -> None:
+    """List the bad rows in a file; raise RecordError if they are too many, or if none is left."""
+    from emocaliber.jsonl import RecordError, write_jsonl_atomic
 
-    folder = Path(model)
-    if not folder.is_dir():
-        if model.count("/") == 1 and not model.startswith((".", "/", "~")):
-            return
-        raise RecordError(f"{model}: no such model folder; give a folder or a hub name as MODEL")
-    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
-        raise RecordError(
-            f"{model}: no config.json with *.safetensors in it; give a complete checkpoint as MODEL"
-        )
-
-
-def check_row(row: dict[str, Any], where: str, image_root: Path) -> None:
-    """One chat: messages that end with the assistant's, no more `<image>` than pictures, pictures that exist.
-
-    What ms-swift adds by itself (a missing `<image>`) and what it fetches (addresses) is left to it.
-    """
-    from emocaliber.jsonl import RecordError
-
-    messages = row.get("messages")
-    if (
-        not isinstance(messages, list)
-        or not messages
-        or not all(isinstance(message, dict) for message in messages)
-        or messages[-1].get("role") != "assistant"
-    ):
-        raise RecordError(f"{where}: no `messages` that end with the assistant's answer; give ms-swift chats")
-    paths = image_paths(row.get("images"))
-    marks = sum(str(message.get("content")).count("<image>") for message in messages)
-    if marks > len(paths):
-        raise RecordError(f"{where}: {marks} <image> in the messages for {len(paths)} images; name each one")
-    for path in paths:
-        if path and "://" not in path and not (image_root / path).is_file():
-            raise RecordError(
-                f"{where}: {image_root / path} is missing; set IMAGE_ROOT to the pictures' folder"
-            )
+    bad = [row for row in rows if row.reason]
+    listed = output_dir / REJECTED
+    listed.unlink(missing_ok=True)
+    if not bad:
+        return
+    write_jsonl_atomic(
+        listed,
+        ({"where": f"{dataset}:{row.number}", "reason": row.reason, "detail": row.detail} for row in bad),
+    )
+    counts = ", ".join(
+        f"{count} {reason}" for reason, count in Counter(row.reason for row in bad).most_common()
+    )
+    said = f"{dataset}: {len(bad)} of {len(rows)} rows cannot be trained on ({counts}), listed in {listed}"
+    share = float(os.environ.get("MAX_BAD_SHARE") or 0.01)
+    if len(bad) > share * len(rows) or len(bad) == len(rows):
+        example = f"the first is line {bad[0].number}, {bad[0].detail}"
+        raise RecordError(f"{said}; {example}; mend them, or allow more by MAX_BAD_SHARE (now {share:g})")
+    print(f"warning: {said}; they are left out", file=sys.stderr)
 
 
-def image_paths(images: Any) -> list[str]:
-    """The paths of `images` in any form that ms-swift takes; an empty one for one given by its bytes."""
-    listed = images if isinstance(images, list) else [images] if images else []
-    return [str(image.get("path") or "") if isinstance(image, dict) else str(image) for image in listed]
+def write_cleaned(rows: Sequence[Row], output_dir: Path) -> None:
+    """The good rows as they were, if there are bad ones; else no file."""
+    from emocaliber.jsonl import write_text_atomic
+
+    cleaned = output_dir / CLEANED
+    cleaned.unlink(missing_ok=True)
+    if any(row.reason for row in rows):
+        write_text_atomic(cleaned, "".join(f"{row.line.strip()}\n" for row in rows if not row.reason))
 
 
 if __name__ == "__main__":

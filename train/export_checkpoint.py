@@ -1,17 +1,24 @@
 """Copies the newest checkpoint of a training run, without optimizer state, to a folder of its own.
 
 python train/export_checkpoint.py --from train/output/mini/stage1 --to train/output/mini/stage1/final
+
+A checkpoint of LoRA adapters is merged into the model that it was trained from: the result is a whole model.
+One trained in bfloat16 is brought back to it where FSDP has kept its weights in float32.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from emocaliber.command_line import CommandParser
 
+ADAPTERS = "adapter_config.json"
 MODEL_FILES = (
     "config.json",
     "generation_config.json",
@@ -25,12 +32,11 @@ MODEL_FILES = (
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
-    "model.safetensors.index.json",
 )
 
 
 def main() -> None:
-    """Find the newest checkpoint and copy it."""
+    """Find the newest checkpoint and copy it, or merge its adapters."""
     parser = CommandParser(description=__doc__)
     parser.add_argument(
         "--from", dest="run", type=Path, required=True, help="output folder of the training run"
@@ -41,7 +47,14 @@ def main() -> None:
     if checkpoint is None:
         print(f"error: {args.run}: no whole checkpoint-N folder; did the training end?", file=sys.stderr)
         raise SystemExit(2)
-    export(checkpoint, args.to)
+    if (checkpoint / ADAPTERS).is_file():
+        base = json.loads((checkpoint / ADAPTERS).read_text(encoding="utf-8"))["base_model_name_or_path"]
+        if not Path(base).is_dir():
+            print(f"error: {base}: the model of the adapters in {checkpoint} is gone", file=sys.stderr)
+            raise SystemExit(2)
+        export_merged(checkpoint, Path(base), args.to)
+    else:
+        export(checkpoint, args.to)
     print(f"{args.to}: the model of {checkpoint.name}")
 
 
@@ -59,12 +72,61 @@ def newest_checkpoint(run: Path) -> Path | None:
 
 def export(checkpoint: Path, target: Path) -> None:
     """Copy the model's own files; the target appears whole or not at all."""
+    with partial_folder(target) as partial:
+        copy_model_files(checkpoint, partial)
+        args = checkpoint / "args.json"
+        settings = json.loads(args.read_text(encoding="utf-8")) if args.is_file() else {}
+        if settings.get("torch_dtype") == "bfloat16":
+            bring_to_bfloat16(partial)
+
+
+def bring_to_bfloat16(folder: Path) -> None:
+    """Halve float32 weights in place, file by file, and say so in the config."""
+    import torch
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if any(tensor.dtype == torch.float32 for tensor in tensors.values()):
+            halved = {
+                name: tensor.bfloat16() if tensor.dtype == torch.float32 else tensor
+                for name, tensor in tensors.items()
+            }
+            save_file(halved, path, metadata)
+    config = folder / "config.json"
+    config.write_text(config.read_text(encoding="utf-8").replace('"float32"', '"bfloat16"'), encoding="utf-8")
+
+
+def export_merged(checkpoint: Path, base: Path, target: Path) -> None:
+    """Add the adapters of a checkpoint to the weights of their base, in its own precision, on the CPU."""
+    from peft import PeftModel
+    from transformers import AutoModelForImageTextToText
+
+    model = AutoModelForImageTextToText.from_pretrained(base, dtype="auto")
+    merged = PeftModel.from_pretrained(model, checkpoint).merge_and_unload(safe_merge=True)
+    with partial_folder(target) as partial:
+        copy_model_files(base, partial, with_weights=False)
+        merged.save_pretrained(partial)
+
+
+def copy_model_files(source: Path, target: Path, *, with_weights: bool = True) -> None:
+    """Copy config, processor and tokenizer, and the weights if asked for."""
+    for path in sorted(source.iterdir()):
+        is_weights = path.suffix == ".safetensors" or path.name == "model.safetensors.index.json"
+        if (path.name in MODEL_FILES or is_weights) and (with_weights or not is_weights):
+            shutil.copyfile(path, target / path.name)
+
+
+@contextmanager
+def partial_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill that takes the target's place when all is in it."""
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for path in sorted(checkpoint.iterdir()):
-        if path.name in MODEL_FILES or path.suffix == ".safetensors":
-            shutil.copyfile(path, partial / path.name)
+    yield partial
     shutil.rmtree(target, ignore_errors=True)
     os.replace(partial, target)
 

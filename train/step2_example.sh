@@ -1,31 +1,41 @@
 #!/usr/bin/env bash
 # Stage 2, supervised fine-tuning for verbalized confidence, from the model of stage 1. Without variables it trains
 # EmoCaliber-mini: samples its stage-1 model, turns the agreement of the samples into confidences, then runs stage 2.
-# The real run: MODEL=.../stage1/final DATASET=.../stage2_43k_w_conf.jsonl IMAGE_ROOT=... N_GPU=8
+# The real run: SIZE=7b_8gpu DATASET=.../stage2_43k_w_conf.jsonl IMAGE_ROOT=... (or SIZE=7b_lora_1gpu, SIZE=3b_2gpu);
+# the stage-1 model is the one that stage 1 of this SIZE left, unless MODEL names another.
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
-MODEL="${MODEL:-mini}"
-if [[ "$MODEL" == mini ]]; then SIZE=mini N_GPU="${N_GPU:-1}"; else SIZE=7b N_GPU="${N_GPU:-8}"; fi
+SIZE="${SIZE:-$([[ -n "${MODEL:-}" ]] && echo 7b_8gpu || echo mini)}" # mini, 7b_8gpu, 7b_lora_1gpu, 3b_2gpu
 SETTINGS="${SETTINGS:-$ROOT/train/settings/stage2_$SIZE.yaml}"
 OUTPUT_ROOT="${OUTPUT_ROOT:-$ROOT/train/output/$SIZE}"
 OUTPUT_DIR="${OUTPUT_DIR:-$OUTPUT_ROOT/stage2}"
 MINI_DATA="${MINI_DATA:-$ROOT/data/VECBench-mini}"
-DATASET="${DATASET:-$MINI_DATA/train_stage2_chat.jsonl}"
-N_SAMPLES="${N_SAMPLES:-6}" # mini: samples of the stage-1 model a row
+DATASET="${DATASET:-$([[ "$SIZE" != mini ]] || echo "$MINI_DATA/train_stage2_chat.jsonl")}" # mini: written here
+N_SAMPLES="${N_SAMPLES:-6}"                                                                 # mini: of each row
+SEED="${SEED:-0}"
+case "$SIZE" in *_8gpu) N_GPU="${N_GPU:-8}" ;; *_2gpu) N_GPU="${N_GPU:-2}" ;; *) N_GPU="${N_GPU:-1}" ;; esac
 export N_GPU IMAGE_ROOT="${IMAGE_ROOT:-}"
 
+if [[ -z "${MODEL:-}" && ! -f "$OUTPUT_ROOT/stage1/final/config.json" ]]; then
+  echo "error: no stage-1 model in $OUTPUT_ROOT: run train/step1_example.sh first, or name one as MODEL" >&2
+  exit 2
+fi
+if [[ -z "$DATASET" ]]; then
+  echo "error: SIZE=$SIZE needs DATASET (JSON lines of chats with a confidence)" >&2
+  exit 2
+fi
 source "$ROOT/setup_env.sh"
-if [[ "$MODEL" == mini ]]; then
-  MODEL="$OUTPUT_ROOT/stage1/final"
-  if [[ ! -f "$MODEL/config.json" || ! -f "$MINI_DATA/train_stage2.jsonl" ]]; then
-    echo "error: no stage-1 model in $OUTPUT_ROOT or no data in $MINI_DATA: run train/step1_example.sh first" >&2
+if [[ "$SIZE" == mini && -z "${MODEL:-}" ]]; then
+  if [[ ! -f "$MINI_DATA/train_stage2.jsonl" ]]; then
+    echo "error: no data in $MINI_DATA: run train/step1_example.sh first" >&2
     exit 2
   fi
-  "$EMOCALIBER_PYTHON" "$ROOT/inference/infer.py" --checkpoint "$MODEL" --data "$MINI_DATA/train_stage2.jsonl" \
-    --output-dir "$OUTPUT_ROOT/stage1_samples" --n-samples "$N_SAMPLES" --temperature 1.0 \
-    --batch-size 256 --max-new-tokens 256 --min-pixels 3136 --max-pixels 12544
+  "$EMOCALIBER_PYTHON" "$ROOT/inference/infer.py" --checkpoint "$OUTPUT_ROOT/stage1/final" \
+    --data "$MINI_DATA/train_stage2.jsonl" --output-dir "$OUTPUT_ROOT/stage1_samples" --n-samples "$N_SAMPLES" \
+    --temperature 1.0 --seed "$SEED" --batch-size 256 --max-new-tokens 256 --min-pixels 3136 --max-pixels 12544
   "$EMOCALIBER_PYTHON" "$ROOT/data/build_confidence_targets.py" --chains "$MINI_DATA/train_stage2.jsonl" \
-    --samples "$OUTPUT_ROOT/stage1_samples/predictions.jsonl" --output "$DATASET"
+    --samples "$OUTPUT_ROOT/stage1_samples/predictions.jsonl" --output "$DATASET" --seed "$SEED"
 fi
-bash "$ROOT/train/swift_sft.sh" "$SETTINGS" "$MODEL" "$DATASET" "$OUTPUT_DIR" "$@"
+STAGE=2 bash "$ROOT/train/swift_sft.sh" "$SETTINGS" "${MODEL:-$OUTPUT_ROOT/stage1/final}" "$DATASET" "$OUTPUT_DIR" \
+  --seed "$SEED" --data_seed "$SEED" "$@"

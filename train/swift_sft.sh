@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# One run of `swift sft`: swift_sft.sh SETTINGS MODEL DATASET OUTPUT_DIR [extra flags of swift sft]
-# Leaves checkpoints and logs in OUTPUT_DIR and the finished model, alone, in OUTPUT_DIR/final.
+# One run of `swift sft`: [STAGE=1|2] swift_sft.sh SETTINGS MODEL DATASET OUTPUT_DIR [extra flags of swift sft]
+# Leaves checkpoints and logs in OUTPUT_DIR and the finished model, alone and with its card, in OUTPUT_DIR/final.
+# What is checked before, and the variables that set its limits: check_sft_inputs.py --help
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 source "$ROOT/setup_env.sh"
@@ -9,6 +10,7 @@ MODEL="$2"
 DATASET="$(realpath -m "$3")"
 OUTPUT_DIR="$(realpath -m "$4")"
 shift 4
+STAGE="${STAGE:-}"
 if [[ ! -f "$SETTINGS" ]]; then
   echo "error: $SETTINGS: no such settings file; see train/settings" >&2
   exit 2
@@ -23,7 +25,12 @@ if [[ -f "$OUTPUT_DIR/final/config.json" ]]; then
   echo "$OUTPUT_DIR/final: already trained; remove $OUTPUT_DIR to train again"
   exit 0
 fi
-"$EMOCALIBER_PYTHON" "$ROOT/train/check_sft_inputs.py" --model "$MODEL" --dataset "$DATASET"
+IMAGE_ROOT="$(realpath "${IMAGE_ROOT:-$(dirname "$DATASET")}")"
+export IMAGE_ROOT ROOT_IMAGE_DIR="$IMAGE_ROOT"
+"$EMOCALIBER_PYTHON" "$ROOT/train/check_sft_inputs.py" --model "$MODEL" --dataset "$DATASET" \
+  --settings "$SETTINGS" --output-dir "$OUTPUT_DIR" --stage "$STAGE" -- "$@"
+TRAINED_ON="$DATASET"
+if [[ -f "$OUTPUT_DIR/dataset.jsonl" ]]; then TRAINED_ON="$OUTPUT_DIR/dataset.jsonl"; fi # the good rows of it
 
 flags=()
 if nvidia-smi -L >/dev/null 2>&1; then
@@ -35,8 +42,7 @@ else
   flags+=(--use_cpu true)
   export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}" OMP_WAIT_POLICY=passive
 fi
-ROOT_IMAGE_DIR="$(realpath "${IMAGE_ROOT:-$(dirname "$DATASET")}")"
-export ROOT_IMAGE_DIR TOKENIZERS_PARALLELISM=false
+export TOKENIZERS_PARALLELISM=false
 
 cd "$ROOT"
 mkdir -p "$OUTPUT_DIR"
@@ -44,9 +50,14 @@ mkdir -p "$OUTPUT_DIR"
 last="$(find "$OUTPUT_DIR" -mindepth 2 -maxdepth 2 -path '*/checkpoint-*/trainer_state.json' -printf '%h\n' |
   sort -V | tail -n 1)"
 if [[ -n "$last" ]]; then flags+=(--resume_from_checkpoint "$last"); fi
+# --strict: a row that cannot be encoded ends the run; ms-swift would train on another row in its place and say nothing.
+# --check_model: it asks ModelScope whether the local model is the newest, which tells it of the run and, without a
+# network, takes a quarter of a minute.
 "$EMOCALIBER_PYTHON" -m swift.cli.main sft "$SETTINGS" \
   --model "$MODEL" --model_type qwen2_5_vl --template qwen2_5_vl \
-  --dataset "$DATASET" --output_dir "$OUTPUT_DIR" --add_version false \
+  --dataset "$TRAINED_ON" --output_dir "$OUTPUT_DIR" --add_version false \
   --external_plugins "$ROOT/train/swift_plugin.py" --load_from_cache_file false --report_to none \
-  "${flags[@]}" "$@" 2>&1 | tee -a "$OUTPUT_DIR/train.log"
+  --strict true --check_model false "${flags[@]}" "$@" 2>&1 | tee -a "$OUTPUT_DIR/train.log"
 "$EMOCALIBER_PYTHON" "$ROOT/train/export_checkpoint.py" --from "$OUTPUT_DIR" --to "$OUTPUT_DIR/final"
+"$EMOCALIBER_PYTHON" "$ROOT/train/write_model_card.py" --model-dir "$OUTPUT_DIR/final" --stage "${STAGE:-other}" \
+  --base "$MODEL" --dataset "$DATASET" --settings "$SETTINGS" --log "$OUTPUT_DIR" --engine swift -- "$@"

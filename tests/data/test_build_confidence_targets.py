@@ -48,13 +48,14 @@ def test_more_agreement_gives_more_confidence_within_the_bounds() -> None:
     means = []
     for agreeing in range(9):
         drawn = [targets.target_confidence(agreeing, 8, random.Random(seed)) for seed in range(300)]
-        assert all(Decimal("0.30") <= value <= Decimal("0.95") for value in drawn)
+        assert all(Decimal("0.40") <= value <= Decimal("0.95") for value in drawn)
         assert all(value % Decimal("0.05") == 0 for value in drawn)
         means.append(float(sum(drawn)) / len(drawn))
     assert means == sorted(means)
-    # By hand, 4 of 8: 0.30 + 0.65 * 4.5 / 9 = 0.625; the noise has mean zero.
-    assert abs(means[4] - 0.625) < 0.02
-    assert means[0] < 0.40 and means[8] > 0.88
+    # By hand: 0 of 8 gives 0.5 + 0.5 * 0.5 / 9 = 0.528, 4 of 8 0.75; the noise has mean zero.
+    assert abs(means[0] - 0.528) < 0.01 and abs(means[4] - 0.75) < 0.01
+    # 8 of 8 is 0.972 before the noise: nearly all is held at 0.95.
+    assert 0.94 < means[8] <= 0.95
 
 
 def test_the_chain_concludes_with_what_most_samples_name(tmp_path: Path) -> None:
@@ -71,8 +72,10 @@ def test_the_chain_concludes_with_what_most_samples_name(tmp_path: Path) -> None
     first, second = (parse(row["messages"][-1]["content"], ["awe", "fear"]) for row in rows)
     assert (first.label, first.reasoning) == ("awe", REASONING)
     assert (second.label, second.reasoning) == ("fear", OTHERWISE)
-    # 8 of 8 and 4 of 8: 0.914 and 0.625 before the noise.
-    assert first.confidence > Decimal("0.74") > second.confidence > Decimal("0.44")
+    # 8 of 8 and 4 of 8, each with the noise of its own row.
+    noise = [random.Random(f"0/r{number}") for number in (0, 1)]
+    assert first.confidence == targets.target_confidence(8, 8, noise[0])
+    assert second.confidence == targets.target_confidence(4, 8, noise[1])
     assert "<confidence>" in rows[0]["messages"][1]["content"]
     assert rows[1]["images"] == ["1.jpg"]
 

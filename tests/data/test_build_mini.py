@@ -66,6 +66,23 @@ def test_records_are_the_published_ones_with_a_posterior(built: Path) -> None:
             assert 112 <= min(image.size) <= max(image.size) <= 224
 
 
+def test_the_same_rows_asked_without_a_confidence(built: Path, tmp_path: Path) -> None:
+    assert build(tmp_path, "--n-test", "12", "--without-confidence").returncode == 0
+    other = tree_hash(tmp_path)
+    plain = {name: sum_ for name, sum_ in tree_hash(built).items() if "test" in name}
+    assert {name for name in other if other[name] != plain.get(name)} == {
+        *("test_without_confidence.jsonl", "manifest_test.json"),
+    }
+    asked = lines(tmp_path / "test_without_confidence.jsonl")
+    for row, record in zip(asked, lines(tmp_path / "test.jsonl"), strict=True):
+        assert "confidence" in record["conversations"][0]["content"][1]["text"]
+        assert "confidence" not in row["conversations"][0]["content"][1]["text"]
+        assert {**row, "conversations": record["conversations"]} == record
+    refused = build(tmp_path, "--split", "train", "--without-confidence")
+    assert refused.returncode == 2
+    assert "--without-confidence is for the test split" in refused.stderr
+
+
 def test_splits_and_stages_share_no_picture(built: Path) -> None:
     stages = {name: lines(built / f"train_{name}.jsonl") for name in ("stage1", "stage2", "stage3")}
     used = [row["images"][0] if "images" in row else row["image"] for rows in stages.values() for row in rows]

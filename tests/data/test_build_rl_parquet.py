@@ -1,0 +1,237 @@
+"""Records into verl's Parquet and ms-swift's chats: every row there or listed, read by verl's own dataset."""
+
+import contextlib
+import io
+import json
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from emocaliber.jsonl import read_jsonl
+from emocaliber.prompts import SYSTEM_PROMPT, conversation
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "data" / "build_rl_parquet.py"
+spec = spec_from_file_location("build_rl_parquet", SCRIPT)
+assert spec is not None and spec.loader is not None
+script = module_from_spec(spec)
+spec.loader.exec_module(script)
+
+CANDIDATES = ["amusement", "awe", "fear"]
+
+
+def record(number: int, **changes: Any) -> dict[str, Any]:
+    row = {
+        "id": f"row-{number}",
+        "image": f"{number}.png",
+        "conversations": conversation(f"{number}.png", CANDIDATES),
+        "task": "EmoSet-8",
+        "ground_truth": CANDIDATES[number % 3],
+        "candidates": CANDIDATES,
+    }
+    return {name: value for name, value in (row | changes).items() if value is not None}
+
+
+def write_records(folder: Path, records: list[dict[str, Any]]) -> Path:
+    for number in range(len(records)):
+        Image.new("RGB", (112, 112), (number, 0, 0)).save(folder / f"{number}.png")
+    path = folder / "records.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in records))
+    return path
+
+
+class Result(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def build(records: Path, output: Path, *flags: str) -> Result:
+    """The command, in this process."""
+    arguments = [SCRIPT.name, "--records", str(records), "--output", str(output), *flags]
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    with (
+        patch.object(sys, "argv", arguments),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            script.main()
+        except SystemExit as end:
+            status = int(str(end.code))
+    return Result(status, out.getvalue(), err.getvalue())
+
+
+def test_the_columns_that_verl_reads(tmp_path: Path) -> None:
+    records = write_records(tmp_path, [record(0), record(1)])
+    result = build(records, tmp_path / "out.parquet", "--split", "val")
+    assert result.returncode == 0, result.stderr
+    assert "2 rows (EmoSet-8 2), 0 left out" in result.stdout
+    first, second = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert first["data_source"] == "EmoSet-8" and first["ability"] == "visual emotion"
+    assert first["prompt"][0] == {"role": "system", "content": SYSTEM_PROMPT}
+    question = record(0)["conversations"][0]["content"][1]["text"]
+    assert first["prompt"][1] == {"role": "user", "content": f"<image>{question}"}
+    assert len(first["prompt"]) == 2
+    assert first["reward_model"] == {"style": "rule", "ground_truth": "amusement"}
+    assert first["extra_info"] == {
+        "index": 0,
+        "id": "row-0",
+        "task": "EmoSet-8",
+        "candidates": CANDIDATES,
+        "split": "val",
+    }
+    assert second["extra_info"]["index"] == 1
+    assert first["images"] == [{"bytes": (tmp_path / "0.png").read_bytes()}]
+    assert not (tmp_path / "out.rejected.jsonl").exists()
+
+
+def test_paths_pixel_limits_and_chats(tmp_path: Path) -> None:
+    records = write_records(tmp_path, [record(0, ground_truth="Awe.")])
+    flags = ["--image-paths", "--max-pixels", "3136", "--chats", str(tmp_path / "chats.jsonl")]
+    assert build(records, tmp_path / "out.parquet", *flags).returncode == 0
+    row = pq.read_table(tmp_path / "out.parquet").to_pylist()[0]
+    assert row["images"] == [{"image": str(tmp_path / "0.png"), "max_pixels": 3136}]
+    (chat,) = (chat for _, chat in read_jsonl(tmp_path / "chats.jsonl"))
+    assert chat == {
+        "id": "row-0",
+        "task": "EmoSet-8",
+        "ground_truth": "awe",
+        "candidates": CANDIDATES,
+        "messages": row["prompt"],
+        "images": [str(tmp_path / "0.png")],
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"ground_truth": None}, "no_truth"),
+        ({"ground_truth": "sadness"}, "truth_not_a_candidate"),
+        ({"candidates": None}, "candidates"),
+        ({"candidates": ["awe", "Awe"]}, "candidates"),
+        ({"task": None}, "no_task"),
+        ({"conversations": []}, "question"),
+        ({"conversations": [{"role": "user", "content": "Which? <image>"}]}, "question"),
+        ({"image": "absent.png", "images": None}, "image_missing"),
+        ({"image": "records.jsonl"}, "image_unreadable"),
+        ({"id": "row-0"}, "repeated_id"),
+    ],
+)
+def test_a_bad_row_is_counted_listed_and_refused(
+    tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    records = write_records(tmp_path, [record(0), record(1, **changes), record(2)])
+    output = tmp_path / "out.parquet"
+    refused = build(records, output)
+    assert refused.returncode == 2
+    assert not output.exists()
+    assert f"1 of 3 rows cannot be used ({reason} 1; listed in" in refused.stderr
+    assert refused.stderr.splitlines()[-1].startswith("error: ")
+    (listed,) = (row for _, row in read_jsonl(tmp_path / "out.rejected.jsonl"))
+    assert listed["reason"] == reason and listed["where"] == f"{records}:2" and listed["detail"]
+
+    allowed = build(records, output, "--max-rejected", "0.4")
+    assert allowed.returncode == 0 and "2 rows (EmoSet-8 2), 1 left out" in allowed.stdout
+    assert [row["extra_info"]["index"] for row in pq.read_table(output).to_pylist()] == [0, 2]
+
+
+def test_a_truncated_picture_is_unreadable(tmp_path: Path) -> None:
+    records = write_records(tmp_path, [record(0)])
+    whole = io.BytesIO()
+    Image.effect_noise((112, 112), 50).save(whole, "PNG")
+    (tmp_path / "0.png").write_bytes(whole.getvalue()[:2000])
+    result = build(records, tmp_path / "out.parquet", "--max-rejected", "1")
+    assert result.returncode == 2 and "image_unreadable 1" in result.stderr
+    assert not (tmp_path / "out.parquet").exists(), "a file without rows is not written, whatever is allowed"
+
+
+def test_a_refusal_leaves_an_earlier_file_as_it_was(tmp_path: Path) -> None:
+    records = write_records(tmp_path, [record(0)])
+    output = tmp_path / "out.parquet"
+    assert build(records, output).returncode == 0
+    before = output.read_bytes()
+    records.write_text("")
+    assert "no rows" in build(records, output).stderr
+    write_records(tmp_path, [record(0, task=None)])
+    assert build(records, output).returncode == 2
+    assert output.read_bytes() == before
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_a_sample_hangs_on_its_seed_only(tmp_path: Path) -> None:
+    records = write_records(tmp_path, [record(number) for number in range(30)])
+
+    def ids(seed: str) -> list[str]:
+        output = tmp_path / f"{seed}.parquet"
+        assert build(records, output, "--limit", "10", "--seed", seed).returncode == 0
+        return [row["extra_info"]["id"] for row in pq.read_table(output).to_pylist()]
+
+    first = ids("0")
+    assert first == ids("0") and len(set(first)) == 10
+    assert first != ids("1")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--max-rejected", "2"], "give a share between 0 and 1"),
+        (["--limit", "0"], "give at least 1"),
+        (["--image-root", "/no/where"], "image_missing 1"),
+    ],
+)
+def test_wrong_arguments(tmp_path: Path, flags: list[str], message: str) -> None:
+    result = build(write_records(tmp_path, [record(0)]), tmp_path / "out.parquet", *flags)
+    assert result.returncode == 2 and message in result.stderr
+
+
+def test_the_output_has_to_be_named_as_verl_knows_it(tmp_path: Path) -> None:
+    result = build(write_records(tmp_path, [record(0)]), tmp_path / "out.json")
+    assert result.returncode == 2 and "give one in .parquet" in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["--embed-images", "--image-paths"])
+def test_verl_reads_it(tmp_path: Path, form: str) -> None:
+    """verl's dataset, collation and prompt builder: the image's tokens are those that its pixels make."""
+    from omegaconf import OmegaConf
+    from verl.trainer.ppo.utils import create_rl_dataset
+    from verl.utils import hf_processor, hf_tokenizer
+    from verl.utils.dataset.rl_dataset import RLHFDataset, collate_fn
+    from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
+
+    records = write_records(tmp_path, [record(number) for number in range(4)])
+    assert build(records, tmp_path / "out.parquet", form).returncode == 0
+    model = str(ROOT / "models" / "EmoCaliber-mini")
+    tokenizer, processor = hf_tokenizer(model), hf_processor(model)
+    config = OmegaConf.create(
+        {"max_prompt_length": 384, "cache_dir": str(tmp_path), "custom_cls": {"path": None}}
+        # In this process: a fork of one that has used torch's threads may wait for them for ever.
+        | {"filter_overlong_prompts_workers": None}
+    )
+    dataset = create_rl_dataset(str(tmp_path / "out.parquet"), config, tokenizer, processor, is_train=True)
+    rows = [dataset[index] for index in range(len(dataset))]
+    assert len(rows) == 4, "none was left out as too long or unreadable"
+    batch = collate_fn(rows)
+    assert list(batch["data_source"]) == ["EmoSet-8"] * 4
+    assert [row["ground_truth"] for row in batch["reward_model"]] == [CANDIDATES[n % 3] for n in range(4)]
+    assert [list(row["candidates"]) for row in batch["extra_info"]] == [CANDIDATES] * 4
+    images, _, _ = RLHFDataset._process_multi_modal_info(rows[2]["raw_prompt"], 14, config)
+    assert [image.size for image in images] == [(112, 112)] and images[0].getpixel((5, 5)) == (2, 0, 0)
+    builder = create_continuous_token_builder(
+        tokenizer,
+        hf_model_type="qwen2_5_vl",
+        chat_template_kwargs={},
+        mm_processor_kwargs={},
+        processor=processor,
+    )
+    ids = builder.build_initial_tokens(rows[2]["raw_prompt"], images=images, mm_inputs_out={})
+    assert ids.count(processor.image_token_id) == 112 * 112 // 28**2
+    text = tokenizer.decode(ids)
+    assert text.count("Which emotion might this image evoke?") == 1 and text.endswith("assistant\n")

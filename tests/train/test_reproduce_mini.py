@@ -1,0 +1,136 @@
+"""The reproduction's plan, and that it goes on from what is there: no training, no inference."""
+
+import json
+import os
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from emocaliber.mini.chains import reasoning
+from emocaliber.mini.scene import Scene
+from emocaliber.prompts import conversation
+from emocaliber.response import render
+
+ROOT = Path(__file__).parents[2]
+SCENE = Scene("photo", "sunny", "meadow", "flower", "standing", "smiling", "near", "none", None, -1, 3)
+
+
+def reproduce(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    variables = {
+        "OUTPUT_ROOT": str(folder / "output"),
+        "MINI_DATA": str(folder / "mini"),
+        "TEST_DATA": str(folder / "test"),
+        "README": str(folder / "README.md"),
+        "FIGURE": str(folder / "evolution.png"),
+    } | variables
+    command = ["bash", str(ROOT / "train" / "reproduce_mini.sh"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | variables, check=False)
+
+
+def test_the_plan_names_every_part_in_its_order(tmp_path: Path) -> None:
+    # Variables that are for one stage alone must not reach all of them.
+    stray = {"MODEL": "/elsewhere", "DATASET": "/elsewhere.jsonl", "REWARD": "rewarding_doubt"}
+    run = reproduce(tmp_path, "--draws", "500", DRY_RUN="1", SEEDS="3 4", REWARDS="brier rlcr", **stray)
+    assert run.returncode == 0, run.stderr
+    plan = dict(line.split(": ", 1) for line in run.stdout.splitlines())
+    of_seed = ["stage 1", "answers of stage1", "stage 2", "answers of stage2", "answers of stage2_held_out"]
+    of_seed += [
+        "stage 3 with brier",
+        "answers of stage3_brier",
+        "stage 3 with rlcr",
+        "answers of stage3_rlcr",
+    ]
+    assert list(plan) == [
+        *("training data", "test data"),
+        *(f"seed 3, {part}" for part in of_seed),
+        "tables after seed 3",
+        *(f"seed 4, {part}" for part in of_seed),
+        "tables after seed 4",
+    ]
+    seed4 = f"{tmp_path}/output/seed4"
+    third = plan["seed 4, stage 3 with rlcr"]
+    assert (
+        f"SEED=4 OUTPUT_ROOT={seed4} IMAGE_ROOT={tmp_path}/mini REWARD=rlcr MODEL={seed4}/stage2/final"
+        in third
+    )
+    assert f"OUTPUT_DIR={seed4}/stage3_rlcr bash {ROOT}/train/step3_example.sh" in third
+    assert f"DATASET={seed4}/train_stage2_chat.jsonl" in plan["seed 4, stage 2"]
+    # Stage 1 is asked as it was trained; the held-out answers are those of stage 2 to stage 3's prompts.
+    assert "--data " + f"{tmp_path}/test/test_without_confidence.jsonl" in plan["seed 3, answers of stage1"]
+    held_out = plan["seed 3, answers of stage2_held_out"]
+    assert "/seed3/stage2/final --data " + f"{tmp_path}/mini/train_stage3.jsonl" in held_out
+    last = plan["tables after seed 4"]
+    assert all(f"{seed}/stage3_brier={tmp_path}/output/seed{seed}/evaluation/" in last for seed in (3, 4))
+    assert last.endswith("--draws 500")
+    assert "4/" not in plan["tables after seed 3"].split("--scenes")[0].replace("seed4/", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def all_parts_done(folder: Path) -> None:
+    """Leave what the parts before the tables leave: the models' names, predictions, scenes."""
+    rng = random.Random(0)
+    rows = []
+    for number in range(60):
+        p = 0.5 + 0.4 * rng.random()
+        truth = "positive" if rng.random() < p else "negative"
+        rows.append(
+            {
+                "id": f"r{number}",
+                "image": f"{number}.jpg",
+                "conversations": conversation(f"{number}.jpg", ["positive", "negative"]),
+                "task": "FI-2",
+                "ground_truth": truth,
+                "candidates": ["positive", "negative"],
+                "posterior": {"positive": p, "negative": 1 - p},
+                "response": render(reasoning(SCENE, "positive", rng), "positive", round(p, 2)),
+            }
+        )
+    files = {
+        "mini/manifest_train.json": "{}",
+        "test/manifest_test.json": "{}",
+        "test/test_scenes.jsonl": "".join(
+            json.dumps({"id": row["id"], "scene": SCENE.to_json()}) + "\n" for row in rows
+        ),
+        "README.md": "<!-- stages: begin -->\n<!-- stages: end -->\n",
+    }
+    for stage in ("stage1", "stage2", "stage3_brier"):
+        files[f"output/seed0/{stage}/final/config.json"] = "{}"
+    for name in ("stage1", "stage2", "stage2_held_out", "stage3_brier"):
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        files[f"output/seed0/evaluation/{name}/predictions.jsonl"] = text
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def test_what_is_there_is_not_done_again(tmp_path: Path) -> None:
+    all_parts_done(tmp_path)
+    run = reproduce(tmp_path, "--draws", "100", SEEDS="0", REWARDS="brier")
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert [line.split(": ")[1] for line in lines[:9]] == ["is there"] * 9
+    assert lines[9].startswith("tables after seed 0: ") and lines[9].endswith(" s")
+    assert lines[10].startswith("stage 3, `brier`, ID VSA: ECE lower: ")
+    readme = (tmp_path / "README.md").read_text()
+    assert "| stage 3, `brier` | 1 |" in readme and "(evolution.png)" in readme
+    assert (tmp_path / "evolution.png").is_file()
+
+
+def test_a_part_that_fails_ends_it_and_names_its_log(tmp_path: Path) -> None:
+    all_parts_done(tmp_path)
+    (tmp_path / "README.md").write_text("no markers\n")
+    run = reproduce(tmp_path, SEEDS="0", REWARDS="brier")
+    assert run.returncode == 1
+    log = tmp_path / "output" / "logs" / "tables_after_seed_0.log"
+    assert "error: tables after seed 0 failed after " in run.stderr and f"see {log}" in run.stderr
+    assert "put both where the tables go" in log.read_text()
+    (tmp_path / "README.md").write_text("<!-- stages: begin -->\n<!-- stages: end -->\n")
+    assert reproduce(tmp_path, "--draws", "100", SEEDS="0", REWARDS="brier").returncode == 0
+
+
+@pytest.mark.parametrize("variable", ["MODEL", "REWARD"])
+def test_the_plan_is_the_same_whatever_is_set_for_one_stage(tmp_path: Path, variable: str) -> None:
+    plain = reproduce(tmp_path, DRY_RUN="1").stdout
+    assert plain == reproduce(tmp_path, DRY_RUN="1", **{variable: "elsewhere"}).stdout != ""

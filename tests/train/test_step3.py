@@ -1,0 +1,136 @@
+"""Stage 3 by its own script on the real verl: two optimizer steps on mini, and what stops it before."""
+
+import os
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from emocaliber.jsonl import read_jsonl
+from emocaliber.reward_log import read_reward_log
+
+ROOT = Path(__file__).parents[2]
+MODEL = ROOT / "models" / "EmoCaliber-mini"
+SMALL = (
+    "data.train_batch_size=4",
+    "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+    "actor_rollout_ref.rollout.n=4",
+    "trainer.save_freq=2",
+    "trainer.test_freq=2",
+)
+
+
+def run(folder: Path, *keys: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("MODEL", "RECORDS", "SIZE")
+    }
+    environment |= {
+        "OUTPUT_ROOT": str(folder / "output"),
+        "MINI_DATA": str(folder / "data"),
+        "N_TRAIN": "400",
+    }
+    command = ["bash", str(ROOT / "train" / "step3_example.sh"), *keys]
+    return subprocess.run(command, capture_output=True, text=True, env=environment | variables, check=False)
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Command lines that name a folder."""
+    lines = (path.read_bytes().replace(b"\0", b" ").decode() for path in running() if path.exists())
+    return [line for line in lines if str(folder) in line]
+
+
+def running() -> list[Path]:
+    return [path for path in Path("/proc").glob("[0-9]*/cmdline") if path.parent.name != str(os.getpid())]
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"RL_ENGINE": "trl"}, "RL_ENGINE=trl: give verl or swift"),
+        ({"RL_ENGINE": "swift", "SIZE": "7b_8gpu"}, "no such settings file for RL_ENGINE=swift SIZE=7b_8gpu"),
+        ({"SIZE": "7b_8gpu"}, "SIZE=7b_8gpu needs RECORDS"),
+        ({"SIZE": "7b_8gpu", "RECORDS": "a.jsonl"}, "run train/step2_example.sh first, or name one as MODEL"),
+        ({"MODEL": "/no/where"}, "SIZE=7b_8gpu needs RECORDS"),
+    ],
+)
+def test_what_stops_it_at_once(tmp_path: Path, variables: dict[str, str], message: str) -> None:
+    started = time.monotonic()
+    result = run(tmp_path, **variables)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ") and message in result.stderr
+    assert time.monotonic() - started < 30
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:
+    final = tmp_path / "output" / "stage3" / "final"
+    final.mkdir(parents=True)
+    (final / "config.json").touch()
+    result = run(tmp_path)
+    assert result.returncode == 0 and "already trained; remove" in result.stdout
+    assert [path.name for path in final.iterdir()] == ["config.json"]
+
+
+@pytest.mark.slow
+def test_bad_records_stop_it_with_their_list(tmp_path: Path) -> None:
+    records = tmp_path / "records.jsonl"
+    records.write_text('{"task": "EmoSet-8"}\n')
+    result = run(tmp_path, SIZE="mini", RECORDS=str(records))
+    assert result.returncode == 2
+    listed = tmp_path / "output" / "stage3" / "data" / "train.rejected.jsonl"
+    assert f"(candidates 1; listed in {listed})" in result.stderr
+    assert len(list(read_jsonl(listed))) == 1
+
+
+@pytest.mark.slow
+def test_a_run_that_says_nothing_is_ended(tmp_path: Path) -> None:
+    """verl takes longer to import than this allows it to be silent."""
+    result = run(tmp_path, *SMALL, SIZE="mini", MODEL=str(MODEL), STEPS="1", N_VAL="4", STALL_S="2")
+    assert result.returncode == 1
+    assert "error: no output and no rollout for 2 s: ended; see" in result.stderr
+    assert processes_of(tmp_path / "output" / "stage3") == []
+
+
+@pytest.mark.slow
+def test_two_steps_on_mini(tmp_path: Path) -> None:
+    """Weights change, the log holds prompts x rollouts x steps, the model loads; again: nothing to do."""
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    model = {"SIZE": "mini", "MODEL": str(MODEL), "STEPS": "2", "LR": "1e-3", "N_VAL": "4"}
+    first = run(tmp_path, *SMALL, **model)
+    assert first.returncode == 0, first.stdout[-4000:] + first.stderr[-4000:]
+    output = tmp_path / "output" / "stage3"
+    assert processes_of(output) == [], "Ray and verl have ended"
+
+    rows = list(read_reward_log(output / "rewards.jsonl"))
+    trained = [row for row in rows if row["split"] == "train"]
+    assert len(trained) == 4 * 4 * 2
+    assert set(Counter(row["id"] for row in trained).values()) == {4}, "four rollouts a prompt"
+    assert Counter(row["step"] for row in trained) == {0: 16, 1: 16}
+    assert len([row for row in rows if row["split"] == "val"]) == 4
+    assert sum(row["format"] for row in trained) > len(trained) / 2
+
+    (metrics,) = output.glob("metrics-*.jsonl")
+    steps = [row["data"] for _, row in read_jsonl(metrics)]
+    assert [row["training/global_step"] for row in steps] == [1, 2]
+    assert all(row["training/rollout_probs_diff_max"] < 1e-4 for row in steps)
+    assert steps[0]["critic/score/mean"] == pytest.approx(
+        sum(row["score"] for row in trained if row["step"] == 0) / 16, abs=1e-4
+    )
+
+    before, after = load_file(MODEL / "model.safetensors"), load_file(output / "final" / "model.safetensors")
+    assert before.keys() == after.keys()
+    assert {tensor.dtype for tensor in after.values()} == {torch.float32}
+    changed = [name for name in before if not torch.equal(before[name], after[name])]
+    assert len(changed) > len(before) / 2
+    loaded = AutoModelForImageTextToText.from_pretrained(output / "final")
+    AutoProcessor.from_pretrained(output / "final")
+    assert loaded.generation_config.suppress_tokens
+    assert "stage 3" in (output / "final" / "README.md").read_text()
+
+    again = run(tmp_path, *SMALL, **model)
+    assert again.returncode == 0 and "already trained" in again.stdout

@@ -1,0 +1,116 @@
+"""Some rows of a Parquet file through verl's own dataset and the model's processor."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emocaliber.jsonl import RecordError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+N_SAMPLED = 16
+"""Rows, spread over a file, that are read and encoded."""
+
+
+def count_rows(path: str) -> int:
+    """The rows of a Parquet file. Raises RecordError for none, and for a file that is none."""
+    import pyarrow
+    import pyarrow.parquet as pq
+
+    remedy = "make it with data/build_rl_parquet.py"
+    try:
+        count: int = pq.ParquetFile(path).metadata.num_rows
+    except FileNotFoundError:
+        raise RecordError(f"{path} is missing; {remedy}") from None
+    except pyarrow.ArrowInvalid as error:
+        raise RecordError(f"{path}: no Parquet file ({error}); {remedy}") from None
+    if not count:
+        raise RecordError(f"{path}: no rows; {remedy}")
+    return count
+
+
+def check_rows(path: str, config: DictConfig) -> str:
+    """Some rows through verl's dataset and the model's processor. Raises RecordError.
+
+    Gives, in words, the numbers of image tokens and of tokens of the prompts.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from omegaconf import open_dict
+    from verl.trainer.ppo.utils import create_rl_dataset
+    from verl.utils import hf_processor, hf_tokenizer
+    from verl.utils.dataset.rl_dataset import collate_fn
+
+    model = config.actor_rollout_ref.model.path
+    tokenizer, processor = hf_tokenizer(model), hf_processor(model)
+    with tempfile.TemporaryDirectory() as folder, open_dict(config):
+        sample = str(Path(folder) / "sample.parquet")
+        file = pq.ParquetFile(path)
+        groups = sorted({index * file.num_row_groups // N_SAMPLED for index in range(N_SAMPLED)})
+        parts = [next(file.iter_batches(max(1, N_SAMPLED // len(groups)), row_groups=[g])) for g in groups]
+        pq.write_table(pa.Table.from_batches(parts), sample)
+        try:
+            data = config.data.copy()
+            data.filter_overlong_prompts, data.cache_dir = False, folder
+            dataset = create_rl_dataset(sample, data, tokenizer, processor, is_train=False)
+            rows = [dataset[index] for index in range(len(dataset))]
+            collate_fn(rows)
+            lengths = [encode(row, config, tokenizer, processor) for row in rows]
+        except (AssertionError, KeyError, OSError, TypeError, ValueError) as error:
+            raise RecordError(
+                f"{path}: verl cannot read it ({type(error).__name__}: {error}); make it with "
+                "data/build_rl_parquet.py"
+            ) from None
+    return describe(lengths, config, path)
+
+
+def describe(lengths: Sequence[tuple[int, int]], config: Mapping[str, Any], path: str) -> str:
+    """Hold (tokens, image tokens) of prompts against the limit. Raises RecordError if they are over it."""
+    limit = config["data"]["max_prompt_length"]
+    n_over = sum(total > limit for total, _ in lengths)
+    is_dropped = config["data"]["filter_overlong_prompts"]
+    if n_over == len(lengths) or (n_over and not is_dropped):
+        raise RecordError(
+            f"{path}: {n_over} of {len(lengths)} prompts are longer than {limit} tokens, up to "
+            f"{max(total for total, _ in lengths)}; raise data.max_prompt_length, or give --max-pixels to "
+            "data/build_rl_parquet.py"
+        )
+    few, many = min(image for _, image in lengths), max(image for _, image in lengths)
+    images = f"{few} image tokens" if few == many else f"{few} to {many} image tokens"
+    words = f"{images} a prompt, which has up to {max(total for total, _ in lengths)} tokens of {limit}"
+    return words + (f"; {n_over} of {len(lengths)} are over it and will be left out" if n_over else "")
+
+
+def encode(row: Mapping[str, Any], config: DictConfig, tokenizer: Any, processor: Any) -> tuple[int, int]:
+    """Tokens of a prompt as the rollout will get it, and the image tokens among them.
+
+    Raises ValueError where these are not as many as the pixels make.
+    """
+    from verl.utils.dataset.rl_dataset import RLHFDataset
+    from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
+
+    patch = processor.image_processor.patch_size
+    images, videos, audios = asyncio.run(
+        RLHFDataset.process_multi_modal_info(row["raw_prompt"], patch, config.data)
+    )
+    builder = create_continuous_token_builder(
+        tokenizer,
+        hf_model_type="qwen2_5_vl",
+        chat_template_kwargs={},
+        mm_processor_kwargs={},
+        processor=processor,
+    )
+    features: dict[str, Any] = {}
+    ids = builder.build_initial_tokens(
+        row["raw_prompt"], images=images, videos=videos, audios=audios, mm_inputs_out=features
+    )
+    n_image = ids.count(processor.image_token_id)
+    n_made = int(features["image_grid_thw"].prod(dim=1).sum()) // processor.image_processor.merge_size**2
+    if n_image != n_made:
+        raise ValueError(f"{n_image} image tokens where the pixels make {n_made}")
+    return len(ids), n_image

@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Stage 3, GRPO with a calibration reward, from the model of stage 2. Without variables it trains EmoCaliber-mini by
+# verl on what the machine has: builds the data if it is not there, makes verl's Parquet of it, trains.
+# The real run: SIZE=7b_8gpu RECORDS=.../stage3_w_candidates.jsonl VAL_RECORDS=.../held_out.jsonl IMAGE_ROOT=...
+# (or SIZE=7b_lora_1gpu, SIZE=3b_2gpu); records are what inference reads, see data/README.md. Extra arguments go to the
+# engine: keys of verl (actor_rollout_ref.rollout.n=16), or flags of `swift rlhf` with RL_ENGINE=swift.
+set -euo pipefail
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+
+SIZE="${SIZE:-$([[ -n "${MODEL:-}" ]] && echo 7b_8gpu || echo mini)}" # mini, 7b_8gpu, 7b_lora_1gpu, 3b_2gpu
+RL_ENGINE="${RL_ENGINE:-verl}"                                        # verl, or swift (mini: faster on two cores)
+if [[ "$SIZE" == mini ]]; then REWARD="${REWARD:-brier}"; else REWARD="${REWARD:-emocaliber}"; fi
+OUTPUT_ROOT="${OUTPUT_ROOT:-$ROOT/train/output/$SIZE}"
+OUTPUT_DIR="${OUTPUT_DIR:-$OUTPUT_ROOT/stage3}"
+MINI_DATA="${MINI_DATA:-$ROOT/data/VECBench-mini}"
+N_TRAIN="${N_TRAIN:-16000}" # mini: rows of all three stages
+RECORDS="${RECORDS:-$([[ "$SIZE" != mini ]] || echo "$MINI_DATA/train_stage3.jsonl")}"
+VAL_RECORDS="${VAL_RECORDS:-}" # shown during the run; default: N_VAL rows of RECORDS, which are trained on as well
+N_VAL="${N_VAL:-64}"
+IMAGE_ROOT="${IMAGE_ROOT:-$(dirname "$RECORDS")}"
+STEPS="${STEPS:-}" # optimizer steps; default: what the settings say
+LR="${LR:-}"       # learning rate; likewise
+SEED="${SEED:-0}"
+case "$SIZE" in *_8gpu) N_GPU="${N_GPU:-8}" ;; *_2gpu) N_GPU="${N_GPU:-2}" ;; *) N_GPU="${N_GPU:-1}" ;; esac
+export REWARD N_GPU IMAGE_ROOT
+
+case "$RL_ENGINE" in
+verl) SETTINGS="${SETTINGS:-$ROOT/train/settings/stage3_$SIZE.yaml}" ;;
+swift) SETTINGS="${SETTINGS:-$ROOT/train/settings/stage3_${SIZE}_swift.yaml}" ;;
+*)
+  echo "error: RL_ENGINE=$RL_ENGINE: give verl or swift" >&2
+  exit 2
+  ;;
+esac
+if [[ ! -f "$SETTINGS" ]]; then
+  echo "error: $SETTINGS: no such settings file for RL_ENGINE=$RL_ENGINE SIZE=$SIZE; see train/settings" >&2
+  exit 2
+fi
+if [[ -z "$RECORDS" ]]; then
+  echo "error: SIZE=$SIZE needs RECORDS (JSON lines with ground_truth and candidates, see data/README.md)" >&2
+  exit 2
+fi
+if [[ -f "$OUTPUT_DIR/final/config.json" ]]; then
+  echo "$OUTPUT_DIR/final: already trained; remove $OUTPUT_DIR to train again"
+  exit 0
+fi
+if [[ -z "${MODEL:-}" ]]; then
+  candidates=("$OUTPUT_ROOT/stage2/final")
+  if [[ "$SIZE" == mini ]]; then
+    candidates+=("$ROOT/models/EmoCaliber-mini-stage2" "$ROOT/models/EmoCaliber-mini")
+  fi
+  for MODEL in "${candidates[@]}" ""; do [[ ! -f "$MODEL/config.json" ]] || break; done
+  if [[ -z "$MODEL" ]]; then
+    echo "error: no stage-2 model in $OUTPUT_ROOT: run train/step2_example.sh first, or name one as MODEL" >&2
+    exit 2
+  fi
+fi
+echo "stage 3 of $SIZE by $RL_ENGINE with the reward $REWARD, from $MODEL"
+
+source "$ROOT/setup_env.sh"
+if [[ "$SIZE" == mini && ! -f "$RECORDS" ]]; then
+  "$EMOCALIBER_PYTHON" "$ROOT/data/build_mini.py" --output-dir "$MINI_DATA" --split train --n-train "$N_TRAIN"
+fi
+
+# The data, once: records in, verl's Parquet and ms-swift's chats out.
+DATA="$OUTPUT_DIR/data"
+limits=()
+if [[ "$SIZE" != mini ]]; then limits=(--image-paths --min-pixels 200704 --max-pixels 451584); fi
+build() { # RECORDS NAME SPLIT [flags]
+  if [[ ! -f "$DATA/$2.parquet" || "$1" -nt "$DATA/$2.parquet" ]]; then
+    "$EMOCALIBER_PYTHON" "$ROOT/data/build_rl_parquet.py" --records "$1" --image-root "$IMAGE_ROOT" \
+      --output "$DATA/$2.parquet" --split "$3" --seed "$SEED" "${limits[@]}" "${@:4}"
+  fi
+}
+build "$RECORDS" train train --chats "$DATA/train_chats.jsonl"
+
+if [[ "$RL_ENGINE" == swift ]]; then
+  flags=(--seed "$SEED" --data_seed "$SEED")
+  if [[ -n "$STEPS" ]]; then flags+=(--max_steps "$STEPS"); fi
+  if [[ -n "$LR" ]]; then flags+=(--learning_rate "$LR"); fi
+  bash "$ROOT/train/swift_grpo.sh" "$SETTINGS" "$MODEL" "$DATA/train_chats.jsonl" "$OUTPUT_DIR" "${flags[@]}" "$@"
+else
+  build "${VAL_RECORDS:-$RECORDS}" val val --limit "$N_VAL"
+  keys=("data.seed=$SEED" "actor_rollout_ref.rollout.seed=$SEED" "actor_rollout_ref.actor.data_loader_seed=$SEED")
+  if [[ -n "$STEPS" ]]; then keys+=("trainer.total_training_steps=$STEPS"); fi
+  if [[ -n "$LR" ]]; then keys+=("actor_rollout_ref.actor.optim.lr=$LR"); fi
+  bash "$ROOT/train/verl_grpo.sh" "$SETTINGS" "$MODEL" "$DATA/train.parquet" "$DATA/val.parquet" "$OUTPUT_DIR" \
+    "${keys[@]}" "$@"
+fi
+if [[ ! -f "$OUTPUT_DIR/final/README.md" ]]; then
+  log="$(find "$OUTPUT_DIR" -maxdepth 1 -name 'metrics-*.jsonl' | sort | tail -n 1)" # of verl
+  "$EMOCALIBER_PYTHON" "$ROOT/train/write_model_card.py" --model-dir "$OUTPUT_DIR/final" --stage 3 --base "$MODEL" \
+    --dataset "$RECORDS" --settings "$SETTINGS" --engine "$RL_ENGINE" --reward "$REWARD" --log "${log:-$OUTPUT_DIR}" \
+    -- "$@"
+fi
