@@ -25,7 +25,7 @@ from emocaliber.reward import (
 from emocaliber.scoring import score
 from emocaliber.taxonomy import UNBIASED_6, WEBEMO_25
 
-PREDICTIONS = Path(__file__).parents[2] / "infer_results" / "mini" / "predictions.jsonl"
+PREDICTIONS = Path(__file__).parents[1] / "golden" / "mini_responses.jsonl"
 STEPS = {name: f"Something about the {name}." for name in SECTIONS}
 JOY = render(STEPS, "joy", 0.8)
 LOVE = render(STEPS, "love", 0.8)
@@ -251,7 +251,7 @@ def test_the_quick_way_through_the_parser_changes_nothing(text):
 
 def test_right_is_what_the_evaluation_calls_right():
     records = [json.loads(line) for line in PREDICTIONS.read_text(encoding="utf-8").splitlines()]
-    assert len(records) == 1980
+    assert len(records) == 396
     for record in records:
         scored = score(record)
         got = compute_reward(record["response"], record["ground_truth"], record["candidates"])

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "train" / "describe_rewards.py"
 README = ROOT / "train" / "README.md"
 FIGURE = ROOT / "images" / "reward_incentives.png"
-PREDICTIONS = ROOT / "infer_results" / "mini" / "predictions.jsonl"
+PREDICTIONS = ROOT / "tests" / "golden" / "mini_responses.jsonl"
 
 _spec = importlib.util.spec_from_file_location("describe_rewards", SCRIPT)
 describe_rewards = importlib.util.module_from_spec(_spec)
@@ -79,7 +79,7 @@ def test_the_benchmark_measures_every_reward_and_writes_nothing(tmp_path):
     result = run("--benchmark", PREDICTIONS, "--readme", readme)
     assert result.returncode == 0, result.stderr
     first, *lines = result.stdout.splitlines()
-    assert first.startswith("1980 responses of 515 characters")
+    assert first.startswith("396 responses of 51")
     assert [line.split()[0] for line in lines] == list(REWARDS)
     assert all(int(line.split()[1].replace(",", "")) > 1000 for line in lines)
     assert not readme.exists()

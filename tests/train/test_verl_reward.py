@@ -46,8 +46,8 @@ def damaged(text: str, rng: random.Random) -> str:
 
 def samples() -> list[dict[str, Any]]:
     rng = random.Random(0)
-    rows = [row for _, row in read_jsonl(ROOT / "infer_results" / "mini" / "predictions.jsonl")]
-    chosen = rng.sample(rows, N_RESPONSES)
+    rows = [row for _, row in read_jsonl(ROOT / "tests" / "golden" / "mini_responses.jsonl")]
+    chosen = rng.choices(rows, k=N_RESPONSES)
     return [
         row | {"response": damaged(row["response"], rng)} if rng.random() < 0.5 else row for row in chosen
     ]
