@@ -1,8 +1,5 @@
 """Where a run comes from, for run.json. Nothing of the environment's variables, so no secrets."""
 
-import importlib.metadata
-import platform
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,33 +7,9 @@ from engine_settings import runs_on_cpu
 from plan import Plan
 from run_folder import utc_now
 
+from emocaliber.provenance import commit, installed_versions
+
 PACKAGES = ("vllm", "torch", "torchvision", "transformers", "tokenizers", "numpy", "pillow")
-
-
-def installed_versions() -> dict[str, str | None]:
-    """Give the versions of Python and of the packages that decide a response."""
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
-    return versions
-
-
-def commit() -> str | None:
-    """Give the commit of this repository, with `+` if files differ from it; None outside git."""
-    here = Path(__file__).resolve().parent
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(here), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "HEAD") + ("+" if changed else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def describe_run(plan: Plan) -> dict[str, Any]:
@@ -51,7 +24,7 @@ def describe_run(plan: Plan) -> dict[str, Any]:
         "status": "running",
         "started_at": utc_now(),
         "commit": commit(),
-        "versions": installed_versions(),
+        "versions": installed_versions(PACKAGES),
     }
     attempt |= {"device": "cpu" if runs_on_cpu() else "cuda", "arguments": shown}
     return {

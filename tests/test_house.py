@@ -16,6 +16,7 @@ ARROWS: dict[str, set[str]] = {
     "jsonl": set(),
     "metrics": set(),
     "taxonomy": set(),
+    "provenance": set(),
     "prompts": {"taxonomy"},
     "response": {"taxonomy"},
     "soft_truth": {"jsonl", "taxonomy"},

@@ -10,11 +10,8 @@ path of the machine: files by their name, folders by their last two names.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
-import platform
 import re
-import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -25,6 +22,7 @@ from typing import Any
 from export_checkpoint import newest_checkpoint
 
 from emocaliber.command_line import CommandParser
+from emocaliber.provenance import commit, installed_versions
 
 STAGES = {
     "warmup": (
@@ -93,7 +91,7 @@ def card(args: Namespace) -> str:
         **progress(args.log),
         "Seed": seed_of(args.settings, args.flags),
         "Date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-        "Code": commit() or "not from a git checkout",
+        "Code": code(),
         "Versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
     }
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items() if value is not None)
@@ -216,28 +214,16 @@ def seed_of(settings: Path, flags: Sequence[str]) -> str | None:
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the frameworks that are installed."""
-    found = {"Python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    found = installed_versions(PACKAGES)
+    return {"Python" if name == "python" else name: version for name, version in found.items() if version}
 
 
-def commit() -> str | None:
-    """The commit of this repository, with `+` if files differ from it; None outside git."""
-    here = Path(__file__).resolve().parent
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(here), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return f"commit `{git('rev-parse', 'HEAD')[:12]}`" + (" with changes" if changed else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
+def code() -> str:
+    """The commit of this repository, shortened, in words."""
+    found = commit()
+    if found is None:
+        return "not from a git checkout"
+    return f"commit `{found[:12]}`" + (" with changes" if found.endswith("+") else "")
 
 
 if __name__ == "__main__":
