@@ -16,15 +16,13 @@ are offloaded). The reference model is on the host: 4 P bytes in all, besides wh
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from estimate_memory import GIB, Shape
-from sft_machine import available_memory, existing_parent, free_gpu_memory
+from sft_machine import check_space, free_gpu_memory
 
 from emocaliber.jsonl import RecordError
 
@@ -97,22 +95,9 @@ def check_machine(config: Mapping[str, Any], shape: Shape) -> str:
                 f"a GPU has {least / GIB:.1f} GiB free, training needs about {need.training / GIB:.1f}; free "
                 "it, take another SIZE, or lower actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu"
             )
-    output = Path(trainer["default_local_dir"])
-    free = shutil.disk_usage(existing_parent(output)).free
     # One more than is kept, as the next is written before the oldest goes, and the finished model.
     kept = (trainer["max_actor_ckpt_to_keep"] or 1) + 1
-    disk = float(os.environ.get("NEEDED_DISK_GB") or (kept * need.checkpoint + 4 * shape.total) / GIB)
-    if free < disk * GIB:
-        raise RecordError(
-            f"{output}: {free / GIB:.1f} GiB free, {kept} checkpoints and the model need about {disk:.1f}; "
-            "make room, set OUTPUT_ROOT to another disk, or set NEEDED_DISK_GB"
-        )
-    memory = available_memory()
-    ram = float(os.environ.get("NEEDED_MEMORY_GB") or need.host / GIB)
-    if memory < ram * GIB:
-        raise RecordError(
-            f"{memory / GIB:.1f} GiB of memory available, the run needs about {ram:.1f}; end other programs, "
-            "take a smaller SIZE, or set NEEDED_MEMORY_GB"
-        )
+    disk = kept * need.checkpoint + 4 * shape.total
+    found = check_space(Path(trainer["default_local_dir"]), kept, disk, need.host)
     on = f"{wanted} of {len(gpus)} GPUs" if gpus else "the CPU"
-    return f"{on}; {memory / GIB:.0f} GiB of memory, {free / GIB:.0f} GiB of disk free"
+    return f"{on}; {found}"

@@ -72,26 +72,35 @@ def check_machine(settings: Mapping[str, Any], config: Mapping[str, Any], output
         raise RecordError(
             f"no GPU is here, these settings are for {wanted}; take SIZE=mini, or a machine with GPUs"
         )
-    free = shutil.disk_usage(existing_parent(output_dir)).free
     # One more than is kept: the next is written before the oldest goes.
     kept = int(settings.get("save_total_limit") or 1) + 1
-    disk = float(os.environ.get("NEEDED_DISK_GB") or (kept * need.checkpoint + need.final) / GIB)
+    # The weights are read once per process, by FSDP2 once in all; it gathers a whole checkpoint to write it.
+    loaded = need.checkpoint if settings.get("fsdp") else 2 * shape_of(config).total * wanted
+    found = check_space(output_dir, kept, kept * need.checkpoint + need.final, GIB + loaded)
+    on = f"{wanted} of {len(gpus)} GPUs, about {need.gpu / GIB:.1f} GiB each" if gpus else "the CPU"
+    return f"{on}; {found}"
+
+
+def check_space(output_dir: Path, n_checkpoints: int, disk_bytes: float, memory_bytes: float) -> str:
+    """Enough disk for so many checkpoints and the model, and memory; gives what is free, in words.
+
+    NEEDED_DISK_GB and NEEDED_MEMORY_GB replace the bytes. Raises RecordError.
+    """
+    free = shutil.disk_usage(existing_parent(output_dir)).free
+    disk = float(os.environ.get("NEEDED_DISK_GB") or disk_bytes / GIB)
     if free < disk * GIB:
         raise RecordError(
-            f"{output_dir}: {free / GIB:.1f} GiB free, {kept} checkpoints and the model need about "
+            f"{output_dir}: {free / GIB:.1f} GiB free, {n_checkpoints} checkpoints and the model need about "
             f"{disk:.1f}; make room, set OUTPUT_ROOT to another disk, or set NEEDED_DISK_GB"
         )
     memory = available_memory()
-    # The weights are read once per process, by FSDP2 once in all; it gathers a whole checkpoint to write it.
-    loaded = need.checkpoint if settings.get("fsdp") else 2 * shape_of(config).total * wanted
-    ram = float(os.environ.get("NEEDED_MEMORY_GB") or 1 + loaded / GIB)
+    ram = float(os.environ.get("NEEDED_MEMORY_GB") or memory_bytes / GIB)
     if memory < ram * GIB:
         raise RecordError(
             f"{memory / GIB:.1f} GiB of memory available, the run needs about {ram:.1f}; end other programs, "
             "take a smaller SIZE, or set NEEDED_MEMORY_GB"
         )
-    on = f"{wanted} of {len(gpus)} GPUs, about {need.gpu / GIB:.1f} GiB each" if gpus else "the CPU"
-    return f"{on}; {memory / GIB:.0f} GiB of memory, {free / GIB:.0f} GiB of disk free"
+    return f"{memory / GIB:.0f} GiB of memory, {free / GIB:.0f} GiB of disk free"
 
 
 def check_gpus(gpus: list[int], wanted: int, need: Estimate) -> None:
