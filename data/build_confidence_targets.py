@@ -5,15 +5,17 @@
 
 How the published stage-2 confidences were made is not public. Ours: k samples of the stage-1 model are drawn
 for each row at temperature 1. The row's chain concludes with the label that most of them name, and the
-confidence is their agreement, m of k, smoothed to (m + 0.5) / (k + 1) and then blurred on purpose: squeezed
-into 0.50-1.00, shaken by normal noise (standard deviation 0.03), held at 0.95 and rounded to steps of 0.05.
-So the targets vary with the picture, but are overconfident and come in few values, as the stated confidences
-of language models do (Xiong et al. 2024, arXiv 2306.13063): to calibrate them is what stage 3 is for.
+confidence follows from their agreement, m of k: (m + 0.5) / (k + 1), squeezed on purpose into 0.50-1.00 and
+rounded to hundredths. So the targets vary with the picture but are overconfident, as what language models
+state is (Xiong et al. 2024, arXiv 2306.13063): to calibrate them is what stage 3 is for.
+
+The agreement of few samples is mostly chance (its standard deviation is 0.19 with 6 at p = 0.7, 0.11 with
+16), and a model learns to state confidences as uncertain as its targets, which hides what it knows of the
+picture: more samples of fewer rows teach more than the same number spread thin.
 """
 
 from __future__ import annotations
 
-import random
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -24,26 +26,24 @@ from typing import Any
 from emocaliber.command_line import CommandParser
 
 SQUEEZED = (0.50, 1.00)
-NOISE = 0.03
-HIGHEST = 0.95
-STEP = 0.05
 
 
 def main() -> None:
     """Read chains and samples, write the chats."""
     parser = CommandParser(description=__doc__)
     parser.add_argument("--chains", type=Path, required=True, help="stage-2 records with their `reasoning`")
-    parser.add_argument("--samples", type=Path, required=True, help="the same rows with `samples`")
+    parser.add_argument(
+        "--samples", type=Path, required=True, help="the same rows, or some of them, with `samples`"
+    )
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     from emocaliber.jsonl import RecordError, write_jsonl_atomic
     from emocaliber.records import read_records
 
     try:
         sampled = {row["id"]: row.get("samples") or [] for row in read_records(args.samples)}
-        chains = read_records(args.chains)
-        chats = [chat_with_confidence(record, sampled.get(record["id"], []), args.seed) for record in chains]
+        chains = [record for record in read_records(args.chains) if record["id"] in sampled]
+        chats = [chat_with_confidence(record, sampled[record["id"]]) for record in chains]
         rows = [chat for chat in chats if chat is not None]
         if not rows:
             raise RecordError(f"{args.samples}: no samples with a label; run inference with --n-samples")
@@ -54,12 +54,10 @@ def main() -> None:
     print(f"{args.output}: {len(rows)} rows, {len(chats) - len(rows)} without a sampled label left out")
 
 
-def target_confidence(n_agreeing: int, n_samples: int, rng: random.Random) -> Decimal:
-    """The blurred agreement, at most 0.95, by steps of 0.05 (see the head of this file)."""
+def target_confidence(n_agreeing: int, n_samples: int) -> Decimal:
+    """The squeezed agreement in hundredths (see the head of this file); below 1 for less than 50 samples."""
     agreement = (n_agreeing + 0.5) / (n_samples + 1)
-    blurred = SQUEEZED[0] + (SQUEEZED[1] - SQUEEZED[0]) * agreement + rng.gauss(0.0, NOISE)
-    steps = round(min(HIGHEST, blurred) / STEP)
-    return Decimal(steps) * Decimal(str(STEP))
+    return round(Decimal(SQUEEZED[0] + (SQUEEZED[1] - SQUEEZED[0]) * agreement), 2)
 
 
 def majority(labels: Sequence[str | None]) -> tuple[str, int] | None:
@@ -68,7 +66,7 @@ def majority(labels: Sequence[str | None]) -> tuple[str, int] | None:
     return counts.most_common(1)[0] if counts else None
 
 
-def chat_with_confidence(record: dict[str, Any], samples: Sequence[str], seed: int) -> dict[str, Any] | None:
+def chat_with_confidence(record: dict[str, Any], samples: Sequence[str]) -> dict[str, Any] | None:
     """The row's chain with the samples' conclusion and its confidence; None if no sample has a label.
 
     Raises RecordError for a record whose chain does not conclude with its ground truth.
@@ -89,7 +87,7 @@ def chat_with_confidence(record: dict[str, Any], samples: Sequence[str], seed: i
         return None
     label, agreeing = voted
     concluded = reasoning | {"analysis": f"{reasoning['analysis'].removesuffix(f'{truth}.')}{label}."}
-    confidence = target_confidence(agreeing, len(samples), random.Random(f"{seed}/{record['id']}"))
+    confidence = target_confidence(agreeing, len(samples))
     chat = training_chat(
         record_images(record)[0], user_prompt(candidates), render(concluded, label, confidence)
     )

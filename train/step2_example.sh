@@ -12,7 +12,8 @@ OUTPUT_ROOT="${OUTPUT_ROOT:-$ROOT/train/output/$SIZE}"
 OUTPUT_DIR="${OUTPUT_DIR:-$OUTPUT_ROOT/stage2}"
 MINI_DATA="${MINI_DATA:-$ROOT/data/VECBench-mini}"
 DATASET="${DATASET:-$([[ "$SIZE" != mini ]] || echo "$MINI_DATA/train_stage2_chat.jsonl")}" # mini: written here
-N_SAMPLES="${N_SAMPLES:-6}"                                                                 # mini: of each row
+N_SAMPLED_ROWS="${N_SAMPLED_ROWS:-2400}"                                                    # mini: rows trained on, the first ones
+N_SAMPLES="${N_SAMPLES:-16}"                                                                # mini: of each of them
 SEED="${SEED:-0}"
 case "$SIZE" in *_8gpu) N_GPU="${N_GPU:-8}" ;; *_2gpu) N_GPU="${N_GPU:-2}" ;; *) N_GPU="${N_GPU:-1}" ;; esac
 export N_GPU IMAGE_ROOT="${IMAGE_ROOT:-}"
@@ -32,10 +33,10 @@ if [[ "$SIZE" == mini && -z "${MODEL:-}" ]]; then
     exit 2
   fi
   "$EMOCALIBER_PYTHON" "$ROOT/inference/infer.py" --checkpoint "$OUTPUT_ROOT/stage1/final" \
-    --data "$MINI_DATA/train_stage2.jsonl" --output-dir "$OUTPUT_ROOT/stage1_samples" --n-samples "$N_SAMPLES" \
-    --temperature 1.0 --seed "$SEED" --batch-size 256 --max-new-tokens 256 --min-pixels 3136 --max-pixels 12544
+    --data "$MINI_DATA/train_stage2.jsonl" --output-dir "$OUTPUT_ROOT/stage1_samples" --limit "$N_SAMPLED_ROWS" \
+    --n-samples "$N_SAMPLES" --temperature 1.0 --seed "$SEED" --batch-size 256 --max-new-tokens 256 --min-pixels 3136 --max-pixels 12544
   "$EMOCALIBER_PYTHON" "$ROOT/data/build_confidence_targets.py" --chains "$MINI_DATA/train_stage2.jsonl" \
-    --samples "$OUTPUT_ROOT/stage1_samples/predictions.jsonl" --output "$DATASET" --seed "$SEED"
+    --samples "$OUTPUT_ROOT/stage1_samples/predictions.jsonl" --output "$DATASET"
 fi
 STAGE=2 bash "$ROOT/train/swift_sft.sh" "$SETTINGS" "${MODEL:-$OUTPUT_ROOT/stage1/final}" "$DATASET" "$OUTPUT_DIR" \
   --seed "$SEED" --data_seed "$SEED" "$@"

@@ -1,7 +1,6 @@
 """Stage-2 confidences: the stated rule, row by row."""
 
 import json
-import random
 import subprocess
 import sys
 from decimal import Decimal
@@ -45,17 +44,10 @@ def run(
 
 
 def test_more_agreement_gives_more_confidence_within_the_bounds() -> None:
-    means = []
-    for agreeing in range(9):
-        drawn = [targets.target_confidence(agreeing, 8, random.Random(seed)) for seed in range(300)]
-        assert all(Decimal("0.40") <= value <= Decimal("0.95") for value in drawn)
-        assert all(value % Decimal("0.05") == 0 for value in drawn)
-        means.append(float(sum(drawn)) / len(drawn))
-    assert means == sorted(means)
-    # By hand: 0 of 8 gives 0.5 + 0.5 * 0.5 / 9 = 0.528, 4 of 8 0.75; the noise has mean zero.
-    assert abs(means[0] - 0.528) < 0.01 and abs(means[4] - 0.75) < 0.01
-    # 8 of 8 is 0.972 before the noise: nearly all is held at 0.95.
-    assert 0.94 < means[8] <= 0.95
+    values = [targets.target_confidence(agreeing, 16) for agreeing in range(17)]
+    assert values == sorted(set(values))
+    # By hand: 0.5 + 0.5 * 0.5 / 17 = 0.5147, 0.5 + 0.5 * 8.5 / 17 = 0.75, 0.5 + 0.5 * 16.5 / 17 = 0.9853.
+    assert [str(values[agreeing]) for agreeing in (0, 8, 16)] == ["0.51", "0.75", "0.99"]
 
 
 def test_the_chain_concludes_with_what_most_samples_name(tmp_path: Path) -> None:
@@ -65,17 +57,17 @@ def test_the_chain_concludes_with_what_most_samples_name(tmp_path: Path) -> None
         record(1) | {"samples": [no] * 4 + [yes] * 3 + ["nonsense"]},
         record(2) | {"samples": ["nonsense"] * 8},
     ]
-    result = run(tmp_path, sampled)
+    result = run(
+        tmp_path, sampled, [record(n) for n in range(4)]
+    )  # the last was not sampled, and is not a failure
     assert "2 rows, 1 without a sampled label left out" in result.stdout
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["id"] for row in rows] == ["r0", "r1"]
     first, second = (parse(row["messages"][-1]["content"], ["awe", "fear"]) for row in rows)
     assert (first.label, first.reasoning) == ("awe", REASONING)
     assert (second.label, second.reasoning) == ("fear", OTHERWISE)
-    # 8 of 8 and 4 of 8, each with the noise of its own row.
-    noise = [random.Random(f"0/r{number}") for number in (0, 1)]
-    assert first.confidence == targets.target_confidence(8, 8, noise[0])
-    assert second.confidence == targets.target_confidence(4, 8, noise[1])
+    # 8 of 8 and 4 of 8: 0.5 + 0.5 * 8.5 / 9 and 0.5 + 0.5 * 4.5 / 9.
+    assert (first.confidence, second.confidence) == (Decimal("0.97"), Decimal("0.75"))
     assert "<confidence>" in rows[0]["messages"][1]["content"]
     assert rows[1]["images"] == ["1.jpg"]
 

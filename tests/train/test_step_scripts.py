@@ -117,7 +117,7 @@ def test_mini_from_nothing_to_a_stated_confidence(tmp_path: Path) -> None:
         parsed = parse(chat["messages"][-1]["content"], TASKS[chat["task"]].labels)
         assert votes[identity][parsed.label] == max(votes[identity].values())
         assert parsed.confidence is not None
-        assert 0.4 <= float(parsed.confidence) <= targets.HIGHEST
+        assert parsed.confidence == targets.target_confidence(votes[identity][parsed.label], 8)
 
     again = run("step2_example.sh", tmp_path, N_SAMPLES="8")
     assert again.returncode == 0
