@@ -2,21 +2,18 @@
 
 import asyncio
 import importlib.util
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from emocaliber.jsonl import read_jsonl
 from emocaliber.reward import REWARD_KEYS, compute_reward
 from emocaliber.reward_log import read_reward_log
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "train" / "verl_reward.py"
 MODEL = ROOT / "models" / "EmoCaliber-mini"
-N_RESPONSES = 1000
 
 
 def load() -> Callable[..., dict[str, float]]:
@@ -27,30 +24,6 @@ def load() -> Callable[..., dict[str, float]]:
     spec.loader.exec_module(module)
     function: Callable[..., dict[str, float]] = module.compute_score
     return function
-
-
-def damaged(text: str, rng: random.Random) -> str:
-    """One of the faults of rollouts."""
-    return rng.choice(
-        [
-            text[: rng.randrange(len(text))],
-            text.replace("</think>", ""),
-            text.replace("<confidence>", "<confidence>1"),
-            text.replace("answer>", "Answer>").upper(),
-            text.split("<confidence>")[0],
-            text + text,
-            "",
-        ]
-    )
-
-
-def samples() -> list[dict[str, Any]]:
-    rng = random.Random(0)
-    rows = [row for _, row in read_jsonl(ROOT / "tests" / "golden" / "mini_responses.jsonl")]
-    chosen = rng.choices(rows, k=N_RESPONSES)
-    return [
-        row | {"response": damaged(row["response"], rng)} if rng.random() < 0.5 else row for row in chosen
-    ]
 
 
 def test_the_keys_and_the_log(tmp_path: Path) -> None:
@@ -123,7 +96,9 @@ def rollout(row: dict[str, Any], tokenizer: Any) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["naive", "dapo", "worker"])
-def test_the_library_s_numbers_by_every_way_of_verl(tmp_path: Path, way: str) -> None:
+def test_the_library_s_numbers_by_every_way_of_verl(
+    tmp_path: Path, way: str, thousand_responses: list[dict[str, Any]]
+) -> None:
     from verl.experimental.reward_loop import RewardLoopWorker
     from verl.trainer.ppo.reward import load_reward_manager
     from verl.utils import hf_tokenizer
@@ -138,7 +113,8 @@ def test_the_library_s_numbers_by_every_way_of_verl(tmp_path: Path, way: str) ->
         config.reward.reward_manager.name = way
         manager = load_reward_manager(config, tokenizer)
         loop, score = manager.loop, manager.run_single
-    rows = samples()
+
+    rows = thousand_responses
 
     async def all_scores() -> list[dict[str, Any]]:
         return await asyncio.gather(*(score(rollout(row, tokenizer)) for row in rows))
