@@ -33,9 +33,11 @@ class Claim(NamedTuple):
 CLAIMS = (
     Claim("ECE lower", "ece", FALLS),
     Claim("Brier lower", "brier", FALLS),
+    Claim("expected Brier lower", "expected_brier", FALLS),
     Claim("no loss of accuracy", "acc", HOLDS),
     Claim("AUROC within tasks at least as high", "auroc", AT_LEAST),
-    Claim("nearer to the true posterior", "distance", FALLS),
+    Claim("nearer to the true posterior, mean square", "rms_distance", FALLS),
+    Claim("nearer to the true posterior, mean difference", "distance", FALLS),
     Claim("confidence varies with the image", "correlation", VARIES),
     Claim("scene facts as right as before", "facts", HOLDS),
 )

@@ -158,10 +158,12 @@ def _row_scores(
     """Scores that are made of sums over rows, under each weighting of the images [draws, images].
 
     `distance`: mean |c - p|, c the stated confidence and p the true probability of the answer (0 without
-    one), over the rows with a confidence; `std` of c; `correlation` of c and p, the mean over tasks of each
-    task's own, 0 in a task in which c does not vary; `deliberate_errors`: share of all rows, see `BOTH_LOW`;
-    `facts`: mean share of the scene's facts that the reasoning states right; `parse_rate`: share of rows with
-    a label.
+    one), over the rows with a confidence; `rms_distance`: the root of the mean (c - p)^2; `expected_brier`:
+    the mean p (1 - c)^2 + (1 - p) c^2, which is the Brier score without the chance of which label was drawn
+    for an image, and (c - p)^2 more than an honest p would have; `std` of c; `correlation` of c and p, the
+    mean over tasks of each task's own, 0 in a task in which c does not vary; `deliberate_errors`: share of
+    all rows, see `BOTH_LOW`; `facts`: mean share of the scene's facts that the reasoning states right;
+    `parse_rate`: share of rows with a label.
     """
     order = sorted(range(len(run.rows)), key=lambda place: run.rows[place].id)
     rows = [run.rows[place] for place in order]
@@ -172,9 +174,11 @@ def _row_scores(
         inside = of_task == task
         sums.append(weights[:, image[inside]] @ columns[inside])
     total = np.sum(sums, axis=0)
-    n, stated, c, c2, _, _, _, distance, deliberate, facts, parsed = total.T
+    n, stated, c, c2, p, p2, cp, distance, deliberate, facts, parsed = total.T
     return {
         "distance": ratio(distance, stated),
+        "rms_distance": np.sqrt(np.maximum(ratio(c2 - 2 * cp + p2, stated), 0)),
+        "expected_brier": ratio(c2 - 2 * cp + p, stated),
         "std": np.sqrt(np.maximum(ratio(c2, stated) - ratio(c, stated) ** 2, 0)),
         "correlation": np.mean([_correlation(part) for part in sums], axis=0),
         "deliberate_errors": np.where(stated > 0, ratio(deliberate, n), np.nan),

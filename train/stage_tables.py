@@ -17,6 +17,8 @@ MAIN = {
     "distance": "distance to p",
 }
 CONFIDENCES = {
+    "expected_brier": "expected Brier",
+    "rms_distance": "RMS distance to p",
     "smooth_ece": "smooth ECE",
     "auroc_pooled": "AUROC pooled",
     "std": "std of c",
@@ -102,14 +104,16 @@ def _preface(results: Mapping[str, Any]) -> str:
         Written by `train/compare_stages.py`: {results["n_rows"]} test rows on {results["n_images"]} images,
         training seeds {", ".join(seeds)}. A figure is the mean over the seeds of its row, in percent; its
         95 % interval is of that mean, from {drawn}. c is the stated confidence, p the true probability of the
-        answer given the image. *Distance to p*: mean |c − p|. *r(c, p) in tasks*: the mean of the tasks'
-        correlations, 0 where c is constant. *Commonest c*: the share of the confidences with the commonest
-        value. *Deliberate errors*: rows that name another label than the most probable one, with
-        p < {BOTH_LOW}, and state c ≤ {BOTH_LOW}. *Scene facts*: the share of the scene's attributes that the
-        reasoning states right. *The best possible* names the most probable label and states its probability;
-        what ECE it has is chance. Temperature, Platt and isotonic are maps of stage 2's confidences, fitted
-        on its answers to the training prompts of stage 3, which it has not seen; *per task* where a task has
-        such rows, else pooled ({", ".join(results["fell_back"]) or "no task"})."""
+        answer given the image. *Distance to p*: mean |c − p|; *RMS distance*: the root of the mean (c − p)².
+        *Expected Brier*: mean p (1 − c)² + (1 − p) c², the Brier score without the chance of which label was
+        drawn for each image, so that differences of models show in fewer rows. *r(c, p) in tasks*: the mean
+        of the tasks' correlations, 0 where c is constant. *Commonest c*: the share of the confidences with
+        the commonest value. *Deliberate errors*: rows that name another label than the most probable one,
+        with p < {BOTH_LOW}, and state c ≤ {BOTH_LOW}. *Scene facts*: the share of the scene's attributes that
+        the reasoning states right. *The best possible* names the most probable label and states its
+        probability; what ECE it has is chance. Temperature, Platt and isotonic are maps of stage 2's
+        confidences, fitted on its answers to the training prompts of stage 3, which it has not seen; *per
+        task* where a task has such rows, else pooled ({", ".join(results["fell_back"]) or "no task"})."""
     return textwrap.fill(" ".join(told.split()), 118, break_long_words=False, break_on_hyphens=False) + "\n"
 
 

@@ -70,6 +70,9 @@ def test_every_score_by_hand():
     # Right at 0.9, 0.0, 0.8 against wrong at 0.9: a tie and two losses.
     assert found.value("auroc") == found.value("auroc_pooled") == pytest.approx(0.5 / 3)
     assert found.value("distance") == pytest.approx((0.1 + 0.3 + 0.05 + 0.2) / 4)
+    assert found.value("rms_distance") == pytest.approx(((0.01 + 0.09 + 0.0025 + 0.04) / 4) ** 0.5)
+    # p (1 - c)^2 + (1 - p) c^2 of each: 0.008 + 0.162, 0.006 + 0.324, 0.05, 0.024 + 0.256.
+    assert found.value("expected_brier") == pytest.approx((0.17 + 0.33 + 0.05 + 0.28) / 4)
     assert found.value("std") == pytest.approx(np.std(c))
     assert found.value("commonest") == 0.5
     assert found.value("correlation") == pytest.approx(np.corrcoef(c, p)[0, 1])
