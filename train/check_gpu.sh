@@ -41,8 +41,8 @@ run_stage() {
   case "$stage" in
   1) before="$CHECK_DIR/warmup/final" ;;
   2) before="$CHECK_DIR/stage1/final" ;;
-  # From the committed model: one of some steps earns the same reward for all rollouts, which teaches nothing.
-  3) before="$ROOT/models/EmoCaliber-mini" flags=() && export MODEL="$before" STEPS="$RL_STEPS" ;;
+  # From the committed stage-2 model: one of some steps earns the same reward for all rollouts, which teaches nothing.
+  3) before="$ROOT/models/EmoCaliber-mini-stage2" flags=() && export MODEL="$before" STEPS="$RL_STEPS" ;;
   *) echo "error: $stage: give stages out of 1, 2 and 3" >&2 && return 2 ;;
   esac
   rm -rf "$CHECK_DIR/stage$stage"

@@ -46,9 +46,7 @@ if [[ -f "$OUTPUT_DIR/final/config.json" ]]; then
 fi
 if [[ -z "${MODEL:-}" ]]; then
   candidates=("$OUTPUT_ROOT/stage2/final")
-  if [[ "$SIZE" == mini ]]; then
-    candidates+=("$ROOT/models/EmoCaliber-mini-stage2" "$ROOT/models/EmoCaliber-mini")
-  fi
+  if [[ "$SIZE" == mini ]]; then candidates+=("$ROOT/models/EmoCaliber-mini-stage2"); fi
   for MODEL in "${candidates[@]}" ""; do [[ ! -f "$MODEL/config.json" ]] || break; done
   if [[ -z "$MODEL" ]]; then
     echo "error: no stage-2 model in $OUTPUT_ROOT: run train/step2_example.sh first, or name one as MODEL" >&2

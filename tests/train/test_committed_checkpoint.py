@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
+from emocaliber.taxonomy import TASKS
+
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "models" / "EmoCaliber-mini"
 
@@ -30,10 +32,17 @@ def test_the_folder_is_whole_and_small() -> None:
 
 @pytest.mark.slow
 def test_it_perceives_and_ranks_its_answers(tmp_path: Path) -> None:
-    """Pictures of another seed than the card's: the aims do not hang on one draw."""
+    """Pictures of another seed than the card's: the aims do not hang on one draw.
+
+    An AUROC over few errors is mostly chance: 220 rows of ID VSA have some 28, and a standard error of 0.055;
+    the 800 here have 0.03. The tasks out of distribution have no aims and are left out.
+    """
     data, output = tmp_path / "data", tmp_path / "output"
-    run(str(ROOT / "data" / "build_mini.py"), "--output-dir", str(data), "--n-test", "110", "--seed", "7")
-    arguments = ["--checkpoint", str(CHECKPOINT), "--data", str(data / "test.jsonl")]
+    run(str(ROOT / "data" / "build_mini.py"), "--output-dir", str(data), "--n-test", "400", "--seed", "7")
+    lines = (data / "test.jsonl").read_text().splitlines(keepends=True)
+    inside = [line for line in lines if TASKS[json.loads(line)["task"]].group != "OOD VER"]
+    (data / "inside.jsonl").write_text("".join(inside))
+    arguments = ["--checkpoint", str(CHECKPOINT), "--data", str(data / "inside.jsonl")]
     arguments += ["--output-dir", str(output), "--temperature", "0", "--max-new-tokens", "256"]
     arguments += ["--min-pixels", "3136", "--max-pixels", "12544"]
     run(str(ROOT / "inference" / "infer.py"), *arguments)
