@@ -7,9 +7,11 @@ they are what was read from the response, whatever the input says there.
 """
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,6 +72,13 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="what the image paths are relative to, for the thumbnails of the page (default: as in the "
         "run.json beside the predictions, else no thumbnails)",
     )
+    parser.add_argument(
+        "--clusters",
+        type=Path,
+        metavar="FILE",
+        help="the clusters.json of data/check_leakage.py: its groups of images that are the same are drawn "
+        "together for the intervals (default: an image is its path)",
+    )
     add_option(parser)
     arguments = parser.parse_args(argv)
     require_installed(parser, arguments.log_to)
@@ -107,6 +116,7 @@ class Run:
         self._n_rows = 0
         self._paper: PaperProtocol | None = None
         self._samples: SampleCollector | None = None
+        self._clusters = _read_clusters(arguments.clusters)
 
     def run(self) -> list[str]:
         """Evaluate and write everything.
@@ -182,11 +192,26 @@ class Run:
                 self._page_rows.append(page_row(row, record, image))
             else:
                 self._page_rows.clear()
-            yield row
+            # Last: the page takes the image's path from the key.
+            cluster = self._clusters.get(row.image_key or "")
+            yield row if cluster is None else replace(row, image_key=cluster)
 
     def _has_page(self) -> bool:
         wanted = not self._arguments.no_page and self._arguments.protocol != "paper"
         return wanted and self._n_rows <= _MOST_PAGE_ROWS
+
+
+def _read_clusters(path: Path | None) -> dict[str, str]:
+    """The group of each image that is the same as another one; empty without a file."""
+    if path is None:
+        return {}
+    try:
+        groups = json.loads(path.read_bytes())["images"]
+        if all(isinstance(group, str) for group in groups.values()):
+            return dict(groups)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        pass
+    raise RecordError(f"{path}: no clusters.json with `images`; write one by data/check_leakage.py")
 
 
 def _records(predictions: Sequence[str]) -> Iterator[tuple[str, Record]]:

@@ -13,6 +13,7 @@ ROOMS = ("data", "inference", "train")
 ARROWS: dict[str, set[str]] = {
     "command_line": set(),
     "environment": set(),
+    "images": set(),
     "jsonl": set(),
     "metrics": set(),
     "taxonomy": set(),

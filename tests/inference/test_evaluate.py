@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from emocaliber.prompts import conversation
+
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 COMMAND = ROOT / "inference" / "evaluate.py"
@@ -100,6 +102,41 @@ def test_the_golden_numbers_by_hand(command, tmp_path):
     check(metrics["overall"]["task_mean"], acc=0.5, ece=(0.25 + 0.55 / 3 + 0.5 + 0.05) / 4, auroc=0.875)
     reasons = {"failed": 1, "missing": 1, "not_a_number": 1}
     assert metrics["overall"]["samples"]["no_confidence_reasons"] == reasons
+
+
+def test_images_of_one_cluster_are_drawn_together(command, tmp_path):
+    """A copy under another name says nothing new: the interval must not shrink by it."""
+    row = {"task": "FI-2", "candidates": ["positive", "negative"], "ground_truth": "positive"}
+    rows = []
+    for number in range(100):
+        label = "positive" if number % 3 else "negative"
+        response = f"<answer>{label}</answer><confidence>0.7</confidence>"
+        for copy in "ab":
+            image = f"{number}{copy}.jpg"
+            asked = conversation(image, row["candidates"])
+            rows.append(row | {"id": image, "image": image, "conversations": asked, "response": response})
+    file = write_rows(tmp_path / "predictions.jsonl", rows)
+    clusters = tmp_path / "clusters.json"
+    same = {f"{number}{copy}.jpg": f"group-{number}" for number in range(100) for copy in "ab"}
+    clusters.write_text(json.dumps({"images": same}))
+    options = ("--draws", "400", "--no-figures", "--no-page")
+    width = {}
+    for name, more in (("apart", ()), ("together", ("--clusters", str(clusters)))):
+        assert run(command, file, into=tmp_path / name, options=(*options, *more)) == 0
+        metrics = json.loads((tmp_path / name / "metrics.json").read_text())
+        low, high = metrics["tasks"]["FI-2"]["intervals"]["acc"]
+        width[name] = high - low
+    assert width["together"] > 1.25 * width["apart"]
+
+
+def test_clusters_that_are_none_are_one_line(command, tmp_path, capsys):
+    clusters = tmp_path / "clusters.json"
+    for text in ("", "[]", "{}", '{"images": [1]}', '{"images": {"a.jpg": 3}}'):
+        clusters.write_text(text)
+        options = (*PLAIN, "--clusters", str(clusters))
+        assert run(command, GOLDEN / "merged.jsonl", into=tmp_path / "out", options=options) == 2
+        assert capsys.readouterr().err.startswith(f"error: {clusters}: no clusters.json with `images`")
+    assert not (tmp_path / "out").exists()
 
 
 def check(found: dict, **expected) -> None:

@@ -1,0 +1,249 @@
+"""Builds a VEC-CoT: a teacher writes five-part reasoning for image, task and label; what passes is kept.
+
+    python data/build_vec_cot.py --records data/VECBench/train.jsonl --output-dir data/VEC-CoT \\
+        --teacher-url http://127.0.0.1:8000/v1 --teacher-model NAME --given-label \\
+        --confidence-method agreement
+
+The teacher is any OpenAI-compatible server; a local one is `vllm serve MODEL` (without a reasoning parser).
+Told the label (--given-label) it explains it; asked --blind it counts only where it names the true label.
+Every answer is appended to raw_answers.jsonl by row and prompt, so that the same command asks only for what
+is missing, and other filters ask for nothing. What is left out is listed in rejected.jsonl with its reason.
+
+Writes stage1.jsonl and stage2.jsonl (ms-swift chats), stage3.jsonl (records), stage3.parquet (verl) and
+stage3_chats.jsonl (ms-swift GRPO), stats.json, README.md, and manifest.json last.
+
+--confidence-method agreement takes two calls. The first, without --samples, writes stage 1, stage 3 and
+stage2_records.jsonl. Train stage 1, sample it on those rows (inference/infer.py --n-samples 16
+--temperature 1) and give the same command again with --samples PREDICTIONS.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+import time
+from argparse import Namespace
+from collections import Counter
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from vec_cot_arguments import parse_arguments
+
+if TYPE_CHECKING:
+    from vec_cot_filters import Chain
+    from vec_cot_outputs import Kept
+    from vec_cot_rows import Row
+    from vec_cot_teacher import Cost
+
+    Rejections = list[dict[str, Any]]
+
+RAW_ANSWERS, KNOWN_IMAGES, REJECTED = "raw_answers.jsonl", "known_images.jsonl", "rejected.jsonl"
+STAGE2_RECORDS = "stage2_records.jsonl"
+
+
+def main() -> None:
+    """Build the set; exit 2 with one line for what the user has to mend, 130 after an interruption."""
+    args = parse_arguments(__doc__)
+    from vec_cot_teacher import TeacherUnusable
+
+    from emocaliber.jsonl import RecordError
+
+    try:
+        build(args)
+    except (RecordError, TeacherUnusable) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}; give other paths", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def build(args: Namespace) -> None:
+    """Read, split, ask, filter, write. Raises RecordError and TeacherUnusable."""
+    from vec_cot_confidence import AGREEMENT, read_samples
+    from vec_cot_filters import Limits, read_leak_patterns
+    from vec_cot_prompt import read_template
+    from vec_cot_split import assign_stages
+    from vec_cot_teacher import Cost
+
+    started = time.monotonic()
+    # What may be wrong with the settings is said before the first image is read.
+    template = read_template(args.teacher_prompt, blind=args.blind)
+    limits = Limits(
+        args.blind,
+        args.min_words,
+        args.max_words,
+        args.max_characters,
+        read_leak_patterns(args.leak_patterns),
+        args.max_images_per_text,
+    )
+    samples = read_samples(args.samples) if args.samples else {}
+    awaits_samples = args.confidence_method == AGREEMENT and not args.samples
+    rejected: Rejections = []
+    rows = usable_rows(args, rejected)
+    n_read = len(rows) + len(rejected)
+    assign_stages(rows, args.stage_shares, args.seed)
+    cost = Cost(args.price_in, args.price_out)
+    answers = ask(args, rows, template, cost)
+    kept = filtered(args, rows, answers, limits, samples, awaits_samples, rejected)
+    facts = {
+        "rows_read": n_read,
+        "teacher": teacher_facts(answers, cost),
+        "wall_s": round(time.monotonic() - started, 1),
+    }
+    write(args, kept, rejected, facts, awaits_samples)
+
+
+def usable_rows(args: Namespace, rejected: Rejections) -> list[Row]:
+    """The rows whose record and image are sound; the others are put into `rejected`. Raises RecordError."""
+    from vec_cot_rows import read_rows, with_pixels
+
+    from emocaliber.jsonl import RecordError, write_jsonl_atomic
+
+    rows = read_rows(args.records, rejected)
+    if args.limit is not None and args.limit < len(rows):
+        rows = random.Random(args.seed).sample(rows, args.limit)
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    rows = with_pixels(rows, args.image_root, args.output_dir / KNOWN_IMAGES, args.threads, rejected)
+    if not rows:
+        write_jsonl_atomic(args.output_dir / REJECTED, rejected)
+        raise RecordError(
+            f"{args.records[0]}: no row can be used ({counted(rejected)}; listed in "
+            f"{args.output_dir / REJECTED}); mend them, or set --image-root"
+        )
+    return rows
+
+
+def ask(args: Namespace, rows: list[Row], template: str | None, cost: Cost) -> dict[str, dict[str, Any]]:
+    """The teacher's answers by row id; stage 3 is asked only where it is filtered."""
+    from vec_cot_prompt import messages, prompt_hash, question_text
+    from vec_cot_teacher import Question, Server, ask_all
+
+    server = Server(
+        args.teacher_url,
+        args.request,
+        os.environ.get(args.api_key_variable, ""),
+        args.timeout_s,
+        args.max_retries,
+        args.concurrency,
+        args.max_failures_in_a_row,
+    )
+    questions = []
+    for row in rows:
+        if row.stage != "stage3" or args.filter_stage3:
+            text = question_text(template, row, with_confidence=args.confidence_method == "teacher")
+            key = prompt_hash(row, text, args.request, args.max_pixels)
+            chat = partial(messages, args.image_root / row.image, text, args.max_pixels)
+            questions.append(Question(row.id, key, chat))
+    answers = ask_all(questions, server, args.output_dir / RAW_ANSWERS, cost)
+    return {identity: answer for (identity, _), answer in answers.items()}
+
+
+def filtered(
+    args: Namespace,
+    rows: list[Row],
+    answers: dict[str, dict[str, Any]],
+    limits: Any,
+    samples: dict[str, list[str]],
+    awaits_samples: bool,
+    rejected: Rejections,
+) -> Kept:
+    """The rows of each stage with their chains; the others are put into `rejected`."""
+    from vec_cot_confidence import with_confidence
+    from vec_cot_filters import Chain, Dropped, Repeats, chain_of
+    from vec_cot_rows import rejection
+
+    kept: Kept = {}
+    repeats = Repeats(args.max_images_per_text)
+    for row in rows:
+        chain: Chain | None = None
+        try:
+            if row.id in answers:
+                chain = chain_of(answers[row.id], row.label, row.candidates, limits)
+                repeats.check(chain, row.pixels)
+                if row.stage == "stage1":
+                    chain = Chain(chain.reasoning, chain.label, None)
+                elif row.stage == "stage2" and not awaits_samples:
+                    chain = with_confidence(
+                        args.confidence_method,
+                        row,
+                        chain,
+                        constant=args.constant,
+                        samples=samples,
+                        limits=limits,
+                    )
+        except Dropped as error:
+            rejected.append(rejection(row.where, row.id, row.task, error.reason, str(error)))
+        else:
+            kept.setdefault(row.stage, []).append((row, chain))
+    return {stage: kept[stage] for stage in sorted(kept)}
+
+
+def teacher_facts(answers: dict[str, dict[str, Any]], cost: Cost) -> dict[str, Any]:
+    """What was asked and what it cost, in the currency of the prices."""
+    return {
+        "questions": len(answers),
+        "answers": sum("error" not in answer for answer in answers.values()),
+        "tokens_in": cost.tokens_in,
+        "tokens_out": cost.tokens_out,
+        "answers_without_usage": cost.answers_without_usage,
+        "cost": round(cost.total, 4),
+    }
+
+
+def write(
+    args: Namespace, kept: Kept, rejected: Rejections, facts: dict[str, Any], awaits_samples: bool
+) -> None:
+    """Check that there is a set to write, write it, and say what is in it. Raises RecordError."""
+    import vec_cot_outputs as outputs
+    from vec_cot_split import STAGES
+
+    from emocaliber.jsonl import RecordError, write_jsonl_atomic, write_text_atomic
+    from emocaliber.provenance import commit, installed_versions
+
+    folder = args.output_dir
+    write_jsonl_atomic(folder / REJECTED, rejected)
+    failed = sum(row["reason"] == "teacher_error" for row in rejected)
+    if failed > args.max_errors * facts["teacher"]["questions"]:
+        raise RecordError(
+            f"{folder / REJECTED}: {failed} of {facts['teacher']['questions']} questions have no answer; "
+            "give the same command again, or allow more by --max-errors"
+        )
+    for stage, share in zip(STAGES, args.stage_shares, strict=True):
+        if share and not kept.get(stage):
+            raise RecordError(
+                f"{folder / REJECTED}: no row is left for {stage} ({counted(rejected)}); "
+                "look at the messages there, give more rows, or a --stage-shares of 0 for it"
+            )
+    stats = outputs.statistics(kept, rejected) | facts
+    stats["teacher"]["label_agreement"] = outputs.label_agreement(stats)
+    names = [REJECTED]
+    (folder / "manifest.json").unlink(missing_ok=True)
+    if awaits_samples and "stage2" in kept:
+        waiting = [outputs.rl_record(row, with_confidence=False) for row, _ in kept.pop("stage2")]
+        write_jsonl_atomic(folder / STAGE2_RECORDS, waiting)
+        names.append(STAGE2_RECORDS)
+    names += outputs.write_stages(kept, args)
+    write_text_atomic(folder / "stats.json", json.dumps(stats, indent=1, ensure_ascii=False) + "\n")
+    write_text_atomic(folder / "README.md", outputs.card(stats, args))
+    made_by = {"commit": commit(), "versions": installed_versions(["openai", "pillow", "pyarrow"])}
+    outputs.write_manifest(folder, [*names, "stats.json", "README.md"], args, made_by)
+    sizes = ", ".join(f"{stage} {sum(counts.values())}" for stage, counts in stats["kept"].items())
+    print(f"{folder}: {sizes}; left out: {counted(rejected)}; cost {facts['teacher']['cost']:,.4f}")
+    if STAGE2_RECORDS in names:
+        print(f"{folder / STAGE2_RECORDS}: sample a stage-1 model on it, then give --samples")
+
+
+def counted(rejected: Rejections) -> str:
+    """The counts of the reasons, most frequent first."""
+    counts = Counter(row["reason"] for row in rejected)
+    return ", ".join(f"{reason} {count}" for reason, count in counts.most_common()) or "none"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""Builds VECBench from the raw releases of its six data sets: test and training records, sums, a card.
+
+    python data/build_vecbench.py --raw /raw/EmoSet-118K /raw/FI /raw/WEBEmo /raw/UnbiasedEmo \\
+        /raw/ArtPhoto /raw/Abstract --output-dir data/VECBench --seed 0
+    python data/build_vecbench.py --raw FI=/raw/flickr --output-dir data/FI
+
+A folder is known by what is in it or by its name, or say NAME=FOLDER. A part of the six gives their tasks.
+Writes test.jsonl and train.jsonl, whose images are images/DATASET/…, a link to the release or, with
+--copy-images, a folder of copies; rejected.jsonl and noted.jsonl: all that is left out, and what is unusual
+about the rest, such as a wrong extension (where, reason, message); README.md, the card; and, last,
+manifest.json with settings, counts and sums. What each image holds is kept in scan.jsonl: an interrupted
+build goes on there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emocaliber.command_line import CommandParser
+from emocaliber.taxonomy import PUBLISHED_TEST_ROWS, PUBLISHED_TRAIN_ROWS, TASKS
+
+if TYPE_CHECKING:
+    from vecbench_draw import Drawn, DrawSettings
+    from vecbench_usable import Listing, UsableImage
+
+DATASETS = tuple(dict.fromkeys(task.dataset for task in TASKS.values()))
+MARKS = {  # what tells the releases apart, the surest first
+    "ABSTRACT_groundTruth.csv": "Abstract",
+    "testImages_artphoto": "ArtPhoto",
+    "emotion_dataset": "FI",
+    "train25.txt": "WEBEmo",
+    "train.json": "EmoSet-118K",
+    "images/train": "WEBEmo",
+    "images/anger": "UnbiasedEmo",
+}
+
+
+def main() -> None:
+    """Build the benchmark, or say why not and exit with 2."""
+    args = parse_arguments()
+    from emocaliber.jsonl import RecordError
+
+    try:
+        build(args)
+    except RecordError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}; give other paths", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on where this one stopped", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = CommandParser(description=__doc__)
+    add = parser.add_argument
+    add("--raw", nargs="+", required=True, metavar="FOLDER", help="each a release, or NAME=FOLDER")
+    add("--output-dir", type=Path, required=True)
+    add("--seed", type=int, default=0, help="of the draw (default 0)")
+    add("--test-rows", nargs="+", default=[], metavar="TASK=N", help="instead of the published sizes")
+    add("--train-rows", choices=("all", "published"), default="all", help="the rest, or at most as published")
+    add("--stratify", choices=("label", "none"), default="label", help="labels keep their shares in the test")
+    add("--tasks", choices=("apart", "shared"), default="apart", help="may tasks of a data set share images")
+    add(
+        "--official-splits",
+        nargs="*",
+        default=["EmoSet-118K"],
+        choices=DATASETS,
+        metavar="DATASET",
+        help="whose own splits are kept (default EmoSet-118K)",
+    )
+    add("--max-copies", type=int, default=10, help="more files of one content are placeholders (default 10)")
+    add("--on-conflict", choices=("drop", "first"), default="drop", help="of one image under two labels")
+    add("--webemo-source", choices=("auto", "lists", "folders"), default="auto", help="where its labels are")
+    add("--webemo-file-name", default="{basename}", help="of a list's line: {basename} {stem} {extension} …")
+    add("--copy-images", action="store_true", help="copy the images that are used, rather than link")
+    add("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes that decode")
+    args = parser.parse_args()
+    if args.workers < 1 or args.max_copies < 1:
+        parser.error("--workers and --max-copies must be at least 1")
+    try:
+        args.webemo_file_name.format(basename="", stem="", extension="", line=1, index=0)
+    except (KeyError, IndexError, ValueError) as error:
+        parser.error(f"--webemo-file-name: no field {error}; fields: basename, stem, extension, line, index")
+    args.test_rows = dict(parse_rows(parser, text) for text in args.test_rows)
+    return args
+
+
+def parse_rows(parser: CommandParser, text: str) -> tuple[str, int]:
+    """Read TASK=N."""
+    from emocaliber.taxonomy import canonical_task
+
+    name, _, number = text.partition("=")
+    if canonical_task(name) not in TASKS or not number.isdecimal():
+        parser.error(f"--test-rows {text}: give TASK=N with one of {', '.join(TASKS)}")
+    return canonical_task(name), int(number)
+
+
+def releases(texts: list[str]) -> dict[str, Path]:
+    """Give the folder of each data set. Raises RecordError for a folder that is not known as one."""
+    from emocaliber.jsonl import RecordError
+
+    found: dict[str, Path] = {}
+    for text in texts:
+        name, _, folder = text.partition("=") if text.partition("=")[0] in DATASETS else ("", "", text)
+        root = Path(folder)
+        if not root.is_dir():
+            raise RecordError(f"--raw {text}: no folder {folder}; give that of a release")
+        named = {dataset.casefold(): dataset for dataset in DATASETS}.get(root.resolve().name.casefold())
+        marked = next((dataset for mark, dataset in MARKS.items() if (root / mark).exists()), None)
+        dataset = name or marked or named
+        if dataset is None:
+            raise RecordError(
+                f"--raw {text}: not known as a release; say NAME={folder} ({', '.join(DATASETS)})"
+            )
+        if dataset in found:
+            raise RecordError(f"--raw {text}: {dataset} is given twice ({found[dataset]}); give one")
+        found[dataset] = root
+    return {dataset: found[dataset] for dataset in DATASETS if dataset in found}
+
+
+def build(args: argparse.Namespace) -> None:
+    """Read, scan, draw, write. Raises RecordError where there is nothing sound to write."""
+    from vecbench_draw import DrawSettings, draw
+    from vecbench_outputs import place_images
+    from vecbench_readers import ReaderSettings
+    from vecbench_usable import Listing, UseSettings, usable_images
+
+    raw = releases(args.raw)
+    folder: Path = args.output_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = DrawSettings(
+        seed=args.seed,
+        test_rows=PUBLISHED_TEST_ROWS | args.test_rows,
+        train_rows=PUBLISHED_TRAIN_ROWS if args.train_rows == "published" else {},
+        apart=args.tasks == "apart",
+        official=frozenset(args.official_splits),
+        stratify=args.stratify == "label",
+    )
+    # Without it, what is there is not a benchmark: from here to the end the files are not of one build.
+    (folder / "manifest.json").unlink(missing_ok=True)
+    reading = ReaderSettings(args.webemo_source, args.webemo_file_name)
+    use = UseSettings(args.max_copies, args.on_conflict, reading)
+    with Listing(folder / "rejected.jsonl") as rejected, Listing(folder / "noted.jsonl") as noted:
+        images = usable_images(raw, use, folder / "scan.jsonl", args.workers, rejected, noted)
+        drawn = draw(images, settings)
+        list_undrawn(images, drawn, rejected)
+        place_images(folder / "images", raw, drawn, copies=args.copy_images)
+        write_files(args, settings, drawn, rejected, noted)
+
+
+def list_undrawn(images: dict[str, list[UsableImage]], drawn: dict[str, Drawn], rejected: Listing) -> None:
+    """List the images that can be used and are in no split."""
+    in_test = {image.pixels_sha256 for task in drawn.values() for image in task.test}
+    for dataset, pool in images.items():
+        for image in pool:
+            if image.is_drawn:
+                continue
+            reason, message = "not_drawn", "left over by the draw"
+            if image.pixels_sha256 in in_test:
+                reason, message = "in_a_test", "a test of another data set holds its content"
+            elif image.split == "val":
+                message = "the split val is not used"
+            rejected.add(dataset, image.where, reason, f"{image.path}: {message}")
+
+
+def write_files(
+    args: argparse.Namespace,
+    settings: DrawSettings,
+    drawn: dict[str, Drawn],
+    rejected: Listing,
+    noted: Listing,
+) -> None:
+    """Write records and card, then the manifest, and say what was built."""
+    from vecbench_outputs import card, manifest, records_of_test, records_of_train, shortfalls
+
+    from emocaliber.jsonl import write_jsonl_atomic, write_text_atomic
+
+    folder: Path = args.output_dir
+    # What decides about the rows: not where the releases lie, nor how many processes read them.
+    arguments = {k: v for k, v in vars(args).items() if k not in ("raw", "output_dir", "workers")}
+    short = shortfalls(drawn, settings.test_rows)
+    write_jsonl_atomic(folder / "test.jsonl", records_of_test(drawn, args.seed))
+    write_jsonl_atomic(folder / "train.jsonl", records_of_train(drawn, args.seed))
+    write_text_atomic(folder / "README.md", card(arguments, drawn, rejected, noted, short))
+    for listing in (rejected, noted):
+        listing.close()
+    content = manifest(folder, arguments, drawn, rejected, noted)
+    write_text_atomic(folder / "manifest.json", json.dumps(content, indent=1) + "\n")
+    for line in short:
+        print(line, file=sys.stderr)
+    for dataset in {TASKS[name].dataset: None for name in drawn}:
+        counts = f"left out {rejected.text_of(dataset)}; noted {noted.text_of(dataset)}"
+        print(f"{dataset}: {counts}", file=sys.stderr)
+    tests, trains = (sum(len(getattr(task, split)) for task in drawn.values()) for split in ("test", "train"))
+    print(f"{folder}: {len(drawn)} tasks, {tests:,} test rows, {trains:,} training rows")
+
+
+if __name__ == "__main__":
+    main()

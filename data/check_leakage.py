@@ -1,0 +1,173 @@
+"""Does any test image occur in training, which tasks share images, and which images are the same?
+
+    python data/check_leakage.py data/VECBench-mini/test.jsonl data/VECBench-mini/train_stage*.jsonl \\
+        --output-dir leakage
+    python data/check_leakage.py test=test.jsonl train=stage1.jsonl train=stage3.jsonl \\
+        --image-root /data/VECBench --output-dir leakage
+
+Two images are the same as one file, by their bytes, by their pixels as shown, or by their looks (perceptual
+hashes that differ in at most --radius bits of 64 and --fine-radius bits of 256). Exit status 1 if a test
+image occurs in training, unless --allow-leaks. Writes:
+    leakage.json           all counts
+    leaks.jsonl            each test image that occurs in training, with the training row
+    duplicates.jsonl       each copy with the first of its kind, training first
+    clusters.json          image of a test split -> group of the same images, for intervals over images
+    shared_images.png      which splits and tasks share images; shared_images_exact.png: not by looks
+    unreadable.jsonl       images and rows that were left out, by reason
+    fingerprints.jsonl     what was read of each image: an interrupted run goes on from it
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from describe_images import default_workers
+
+from emocaliber.command_line import CommandParser
+
+if TYPE_CHECKING:
+    from describe_rows import Source
+    from shared_images import Fingerprint
+
+DEFAULT_RADIUS_BITS, DEFAULT_FINE_RADIUS_BITS = 4, 16
+MAX_RADIUS_BITS = 16  # a quarter of the bits: pictures that far apart have little in common
+
+
+def main() -> None:
+    """Compare the images, write the files, and tell by the exit status whether the test is clean."""
+    args = parse_arguments()
+    from emocaliber.jsonl import RecordError
+
+    try:
+        n_leaks = check(args)
+    except RecordError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}; give other paths", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        raise SystemExit(130) from None
+    raise SystemExit(1 if n_leaks and not args.allow_leaks else 0)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = CommandParser(description=__doc__)
+    parser.add_argument(
+        "files", nargs="+", metavar="[NAME=]FILE", help="JSON lines of a split: records or chats"
+    )
+    parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--image-root",
+        type=Path,
+        metavar="DIR",
+        help="what paths are relative to (default: each file's folder)",
+    )
+    parser.add_argument(
+        "--test", nargs="+", metavar="NAME", help="the splits to test on (default: those named *test*)"
+    )
+    parser.add_argument(
+        "--training",
+        nargs="+",
+        metavar="NAME",
+        help="the splits to train on (default: the others, without those named *val* or *dev*)",
+    )
+    parser.add_argument(
+        "--radius",
+        type=int,
+        default=DEFAULT_RADIUS_BITS,
+        metavar="BITS",
+        help="bits of 64 by which hashes of images that look the same may differ (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--fine-radius",
+        type=int,
+        default=DEFAULT_FINE_RADIUS_BITS,
+        metavar="BITS",
+        help="and of their longer hashes, of 256; 256 does not look at these (default: %(default)s)",
+    )
+    parser.add_argument("--exact-only", action="store_true", help="do not compare by looks")
+    parser.add_argument(
+        "--allow-leaks", action="store_true", help="exit 0 also if a test image is in training"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=default_workers(), metavar="N", help="processes (default: %(default)s)"
+    )
+    args = parser.parse_args()
+    if not 0 <= args.radius <= MAX_RADIUS_BITS:
+        parser.error(f"--radius {args.radius}: give 0 to {MAX_RADIUS_BITS}")
+    if not 0 <= args.fine_radius <= 256:
+        parser.error(f"--fine-radius {args.fine_radius}: give 0 to 256")
+    if args.workers < 1:
+        parser.error(f"--workers {args.workers}: give at least 1")
+    return args
+
+
+def check(args: argparse.Namespace) -> int:
+    """Write all files and print the answer; gives the number of test images that occur in training."""
+    from describe_images import distinct_files
+    from describe_leakage import answer, write_report
+    from describe_rows import iterate_rows, sources_of
+    from describe_summary import unreadable
+    from shared_images import Radius, SharedImages
+
+    from emocaliber.jsonl import RecordError
+
+    sources = sources_of(args.files, args.image_root)
+    test, training = roles(sources, args)
+    left_out: list[dict[str, Any]] = []
+    rows = [row for row, _ in iterate_rows(sources, left_out)]
+    if not rows:
+        raise RecordError(f"{args.files[0]}: no row names an image; give records or chats")
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    prints, faults = fingerprints(distinct_files(row.files for row in rows), args)
+    left_out += unreadable(rows, faults)
+    radius = None if args.exact_only else Radius(args.radius, args.fine_radius)
+    images = SharedImages(rows, prints, training=training, test=test, radius=radius)
+    found = write_report(args.output_dir, images, left_out)
+    print("\n".join(answer(found, args.output_dir)))
+    return int(found["test_images_in_training"]["n"])
+
+
+def roles(sources: Sequence[Source], args: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """The splits to test on and to train on. Raises RecordError for a name that no file has, or in both."""
+    from emocaliber.jsonl import RecordError
+
+    names = list(dict.fromkeys(source.split for source in sources))
+    for name in (*(args.test or ()), *(args.training or ())):
+        if name not in names:
+            raise RecordError(f"{name}: no file has this name; use one of {', '.join(names)}")
+    test = args.test if args.test is not None else [name for name in names if "test" in name.lower()]
+    others = [name for name in names if name not in test]
+    named = [name for name in others if not any(word in name.lower() for word in ("val", "dev"))]
+    training = args.training if args.training is not None else named
+    for name in test:
+        if name in training:
+            raise RecordError(f"{name}: both a test and a training split; name it in one of them only")
+    return list(test), list(training)
+
+
+def fingerprints(
+    files: Sequence[str], args: argparse.Namespace
+) -> tuple[dict[str, Fingerprint], dict[str, tuple[str, str]]]:
+    """What every file holds, read or known from an earlier run, and why some cannot be read."""
+    from describe_images import scan_images
+    from near_duplicates import METHOD, fingerprint
+    from shared_images import Fingerprint
+
+    def keep(facts: dict[str, Any]) -> Fingerprint:
+        digests = (bytes.fromhex(facts[name]) for name in ("sha256", "pixels_sha256"))
+        return Fingerprint(*digests, int(facts["phash"], 16), bytes.fromhex(facts["fine_phash"]))
+
+    seen = args.output_dir / "fingerprints.jsonl"
+    return scan_images(files, fingerprint, keep, seen=seen, method=METHOD, workers=args.workers)
+
+
+if __name__ == "__main__":
+    main()

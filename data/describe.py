@@ -1,0 +1,152 @@
+"""Describe data: composition, labels, image sizes, token lengths, and contact sheets to look at the images.
+
+    python data/describe.py data/VECBench-mini/test.jsonl data/VECBench-mini/train_stage*.jsonl \\
+        --output-dir description --checkpoint models/EmoCaliber-mini
+    python data/describe.py test=test.jsonl train=stage1.jsonl train=stage2.jsonl \\
+        --image-root /data/VECBench --output-dir description
+
+Reads records and chats. Writes:
+    summary.txt, summary.json    rows per file and task, labels, image sizes and formats, token lengths
+    composition.png              rings by group and task, for each file or name given
+    labels.png                   share of each label, a panel a task
+    image_sizes.png              pixels and shape
+    token_lengths.png            tokens of image, text and answer under the processor of --checkpoint
+    contact_sheets/index.html    a page a task with some images of each label; needs no network
+    left_out.jsonl               images and rows that cannot be read, by reason
+    images.jsonl                 what was read of each image: an interrupted run goes on from it
+Each figure is there as PDF too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from describe_images import default_workers
+
+from emocaliber.command_line import CommandParser
+
+
+def main() -> None:
+    """Describe the files, or say why not and exit with 2."""
+    args = parse_arguments()
+    from emocaliber.jsonl import RecordError
+
+    try:
+        describe(args)
+    except RecordError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}; give other paths", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = CommandParser(description=__doc__)
+    parser.add_argument(
+        "files", nargs="+", metavar="[NAME=]FILE", help="JSON lines; files of one name are described together"
+    )
+    parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--image-root",
+        type=Path,
+        metavar="DIR",
+        help="what paths are relative to (default: each file's folder)",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        metavar="DIR",
+        help="whose processor counts the tokens (default: they are not counted)",
+    )
+    parser.add_argument("--min-pixels", type=int, metavar="N", help="of an image as the model sees it")
+    parser.add_argument("--max-pixels", type=int, metavar="N", help="(defaults: the checkpoint's own)")
+    parser.add_argument(
+        "--per-label",
+        type=int,
+        default=8,
+        metavar="N",
+        help="images on a contact sheet for each label and file name, 0 for no sheets (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of these (default: %(default)s)")
+    parser.add_argument(
+        "--workers", type=int, default=default_workers(), metavar="N", help="processes (default: %(default)s)"
+    )
+    args = parser.parse_args()
+    if args.per_label < 0:
+        parser.error(f"--per-label {args.per_label}: give 0 or more")
+    if args.workers < 1:
+        parser.error(f"--workers {args.workers}: give at least 1")
+    for name in ("min_pixels", "max_pixels"):
+        value = getattr(args, name)
+        if value is not None and (value < 1 or args.checkpoint is None):
+            parser.error(f"--{name.replace('_', '-')}: give at least 1, and --checkpoint with it")
+    return args
+
+
+def describe(args: argparse.Namespace) -> None:
+    """Read everything, write every file and print the summary."""
+    from describe_figures import draw
+    from describe_images import distinct_files, scan_images
+    from describe_rows import Row, iterate_rows, sources_of
+    from describe_sheets import write_sheets
+    from describe_summary import Description, image_facts, summary_text, unreadable
+
+    from emocaliber.jsonl import RecordError, write_jsonl_atomic
+
+    sources = sources_of(args.files, args.image_root)
+    counter = None
+    if args.checkpoint is not None:
+        from describe_tokens import TokenCounter
+
+        counter = TokenCounter(args.checkpoint, args.min_pixels, args.max_pixels)
+    left_out: list[dict[str, Any]] = []
+    rows: list[Row] = []
+    description = Description()
+    for row, record in iterate_rows(sources, left_out):
+        rows.append(row)
+        description.add(row, record)
+    if not rows:
+        raise RecordError(f"{args.files[0]}: no row names an image; give records or chats")
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    facts, faults = scan_images(
+        distinct_files(row.files for row in rows),
+        image_facts,
+        lambda seen: (seen["width"], seen["height"], seen["format"], seen["mode"]),
+        seen=args.output_dir / "images.jsonl",
+        method="size",
+        workers=args.workers,
+    )
+    left_out += unreadable(rows, faults)
+    description.add_images(rows, facts)
+    if counter is not None:
+        description.tokens = counter.lengths(iterate_rows(sources, []), facts)
+    content = description.content(dict(Counter(entry["reason"] for entry in left_out)))
+    write_jsonl_atomic(args.output_dir / "left_out.jsonl", left_out)
+    draw(args.output_dir, description)
+    if args.per_label:
+        write_sheets(args.output_dir / "contact_sheets", rows, args.per_label, args.seed)
+    write_summary(args.output_dir, content, summary_text(content))
+
+
+def write_summary(folder: Path, content: dict[str, Any], text: str) -> None:
+    """Write both summaries, last, as they say that all else is there; print the text."""
+    import json
+
+    from emocaliber.jsonl import write_text_atomic
+
+    write_text_atomic(folder / "summary.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_text_atomic(folder / "summary.txt", text + "\n")
+    print(text)
+    print(f"Written to {folder}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""The report of shared images: what is counted, listed, drawn and printed of them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emocaliber.jsonl import write_jsonl_atomic, write_text_atomic
+from emocaliber.report.tables import free_table, printable
+from emocaliber.taxonomy import task_sort_key
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from shared_images import Pair, SharedImages
+
+EXACT = "same_pixels"
+_MOST_LINES = 30
+
+
+def write_report(folder: Path, images: SharedImages, left_out: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Write every file into the folder; gives what leakage.json holds."""
+    from describe_figures import shared_images, write_figures
+
+    leaks = list(images.leaks())
+    n_pairs: Counter[str] = Counter()
+
+    def counted() -> Iterator[dict[str, Any]]:
+        for pair in images.pairs():
+            n_pairs[pair.kind] += 1
+            yield _as_line(pair)
+
+    write_jsonl_atomic(folder / "duplicates.jsonl", counted())
+    write_jsonl_atomic(folder / "leaks.jsonl", map(_as_line, leaks))
+    write_jsonl_atomic(folder / "unreadable.jsonl", left_out)
+    groups = images.groups()
+    clusters = {"images": _clusters(images, groups)}
+    write_text_atomic(folder / "clusters.json", json.dumps(clusters, ensure_ascii=False, indent=0) + "\n")
+    shared = {"exact": images.shared(EXACT), "all": images.shared(images.kinds[-1])}
+    n_images = images.n_images()
+    figures = {
+        "shared_images": partial(shared_images, images.cells, n_images, shared["all"]),
+        "shared_images_exact": partial(shared_images, images.cells, n_images, shared["exact"]),
+    }
+    write_figures(folder, figures)
+    found = _summary(images, leaks, shared, groups)
+    found["pairs"] = {kind: n_pairs[kind] for kind in images.kinds}
+    found["left_out"] = dict(Counter(entry["reason"] for entry in left_out).most_common())
+    write_text_atomic(folder / "leakage.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+    return found
+
+
+def _as_line(pair: Pair) -> dict[str, Any]:
+    """The pair as one line: every field that differs between the two rows is a list of two."""
+    line: dict[str, Any] = {"kind": pair.kind, "distance_bits": pair.distance_bits, "files": pair.files}
+    names = {"ids": "id", "splits": "split", "tasks": "task", "labels": "label", "where": "where"}
+    return line | {name: [getattr(row, field) for row in pair.rows] for name, field in names.items()}
+
+
+def _clusters(images: SharedImages, groups: NDArray[np.int64]) -> dict[str, str]:
+    """Image of a test split, as its rows name it -> group, for groups that hold several of them.
+
+    A row of several images is named by all their paths, one a line, as evaluation names it. Without a test
+    split all rows are taken.
+    """
+    group_of = dict(zip(images.files, groups.tolist(), strict=True))
+    members: defaultdict[int, set[str]] = defaultdict(set)
+    for rows in images.rows_of.values():
+        for row in rows:
+            if row.split in images.test or not images.test:
+                members[group_of[row.files[0]]].add("\n".join(row.images))
+    several = [sorted(names) for names in members.values() if len(names) > 1]
+    return {image: f"group-{number}" for number, names in enumerate(sorted(several)) for image in names}
+
+
+def _summary(
+    images: SharedImages, leaks: Sequence[Pair], shared: dict[str, Any], groups: NDArray[np.int64]
+) -> dict[str, Any]:
+    import numpy as np
+
+    by_kind = Counter({pair.files[1]: pair.kind for pair in leaks}.values())
+    by_task: dict[str, dict[str, int]] = {}
+    for task in sorted({task for split, task in images.cells if split in images.test}, key=task_sort_key):
+        kinds = Counter(pair.kind for pair in leaks if pair.rows[1].task == task)
+        n_images = sum(any(_is_tested(row, task, images) for row in rows) for rows in images.rows_of.values())
+        by_task[task] = {"n_images": n_images, **{kind: kinds[kind] for kind in images.kinds}}
+    sizes = np.bincount(groups)
+    return {
+        "test_splits": sorted(images.test),
+        "training_splits": sorted(images.training),
+        "radius": None if images.radius is None else asdict(images.radius),
+        "n_images": len(images.files),
+        "test_images_in_training": {
+            "n": sum(by_kind.values()),
+            "of": sum(any(row.split in images.test for row in rows) for rows in images.rows_of.values()),
+            "by_kind": {kind: by_kind[kind] for kind in images.kinds},
+            "by_task": by_task,
+        },
+        "groups": {"n_of_several_images": int((sizes > 1).sum()), "largest": int(sizes.max())},
+        "cells": [
+            {"split": split, "task": task, "n_images": n}
+            for (split, task), n in zip(images.cells, images.n_images(), strict=True)
+        ],
+        "shared": {name: matrix.tolist() for name, matrix in shared.items()},
+    }
+
+
+def _is_tested(row: Any, task: str, images: SharedImages) -> bool:
+    return row.task == task and row.split in images.test
+
+
+def answer(found: dict[str, Any], folder: Path) -> list[str]:
+    """The lines to print: is the test clean, task by task, and who shares images with whom."""
+    leaked = found["test_images_in_training"]
+    kinds = list(leaked["by_kind"])
+    lines = [
+        f"{found['n_images']:,} images; test: {_names(found['test_splits'])}; "
+        f"training: {_names(found['training_splits'])}"
+    ]
+    if found["left_out"]:
+        reasons = ", ".join(f"{reason} {n}" for reason, n in found["left_out"].items())
+        lines.append(f"Left out, not compared: {reasons} (see {folder / 'unreadable.jsonl'})")
+    if not found["test_splits"] or not found["training_splits"]:
+        lines.append(
+            "Test and training are not both there, so nothing can leak: name splits by --test, --training."
+        )
+    else:
+        verdict = "yes" if leaked["n"] else "no"
+        lines += [
+            f"Does any test image occur in training? {verdict}: {leaked['n']:,} of {leaked['of']:,}",
+            free_table(
+                ["Test task", "Images", "In training", *(kind.replace("_", " ") for kind in kinds)],
+                [
+                    [
+                        [
+                            task,
+                            f"{n['n_images']:,}",
+                            f"{sum(n[k] for k in kinds):,}",
+                            *(f"{n[k]:,}" for k in kinds),
+                        ]
+                        for task, n in leaked["by_task"].items()
+                    ]
+                ],
+            ),
+        ]
+    lines += _sharing(found)
+    groups = found["groups"]
+    lines.append(
+        f"{groups['n_of_several_images']:,} groups of several images, the largest of {groups['largest']:,}. "
+        f"Written to {folder}"
+    )
+    return lines
+
+
+def _names(splits: Sequence[str]) -> str:
+    return ", ".join(map(printable, splits)) or "none"
+
+
+def _sharing(found: dict[str, Any]) -> list[str]:
+    """Which two splits and tasks share images, most first."""
+    cells, exact, shared = found["cells"], found["shared"]["exact"], found["shared"]["all"]
+    pairs = [
+        (shared[a][b], exact[a][b], a, b) for a in range(len(cells)) for b in range(a + 1) if shared[a][b]
+    ]
+    if not pairs:
+        return ["No two images are the same."]
+    named = [f"{cell['split']} · {cell['task']}" for cell in cells]
+    body = [
+        [
+            named[a],
+            "itself" if a == b else named[b],
+            f"{n:,}",
+            f"{100 * n / cells[a]['n_images']:.1f}",
+            f"{n_exact:,}",
+        ]
+        for n, n_exact, a, b in sorted(pairs, key=lambda pair: (-pair[0], pair[2:]))
+    ]
+    lines = [
+        "Which splits and tasks share images?",
+        free_table(["Images of", "same as one of", "Images", "in %", "exactly"], [body[:_MOST_LINES]]),
+    ]
+    if len(body) > _MOST_LINES:
+        lines.append(f"{len(body) - _MOST_LINES} more pairs are in leakage.json.")
+    return lines

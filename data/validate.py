@@ -1,0 +1,106 @@
+"""Says what files of this repository are, what is wrong in them, on which line, and what to do.
+
+    python data/validate.py data/VECBench-mini/*.jsonl
+    python data/validate.py infer_results/mini/predictions.jsonl train.parquet rewards.jsonl
+    python data/validate.py test.jsonl --check-images --image-root /data/VECBench --report faults.jsonl
+
+Known by their content, plain or gzipped: records, predictions, chats for ms-swift (captions, stages 1 and 2,
+GRPO), Parquet for verl, reward logs, scenes of VECBench-mini, and the published layouts of VECBench. Every
+row is checked, and every fault of a row is told. Files are streamed: memory grows by the ids only. Exit
+status 0: nothing is wrong; 1: something is; 2: a file cannot be read or is of no known kind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from emocaliber.command_line import CommandParser
+
+KIND_NAMES = (
+    *("records", "predictions", "captions", "stage1_chats", "stage2_chats", "rl_chats", "verl_parquet"),
+    *("reward_log", "scenes", "left_out", "std_json", "metadata_csv"),
+)
+
+
+def main() -> None:
+    """Check every file, and exit with what was found."""
+    args = parse_arguments()
+    from emocaliber.jsonl import RecordError
+
+    try:
+        status = validate(args)
+    except RecordError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}; give another --report", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    raise SystemExit(status)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = CommandParser(description=__doc__)
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    parser.add_argument("--kind", choices=KIND_NAMES, help="what the files are to be (default: as they look)")
+    parser.add_argument("--check-images", action="store_true", help="decode every image to its last pixel")
+    parser.add_argument(
+        "--image-root", type=Path, help="what image paths are relative to (default: the file)"
+    )
+    parser.add_argument("--show", type=int, default=5, help="faults printed of each reason (default 5)")
+    parser.add_argument("--report", type=Path, help="list every fault there: where, reason, message")
+    parser.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="NAME=HEADER",
+        help="the header of image_path, task, label, split in a table (default: the same)",
+    )
+    args = parser.parse_args()
+    args.columns = {name: name for name in ("image_path", "task", "label", "split")}
+    for text in args.column:
+        name, _, header = text.partition("=")
+        if name not in args.columns or not header:
+            parser.error(f"--column {text}: give one of {', '.join(args.columns)} and its header")
+        args.columns[name] = header
+    return args
+
+
+def validate(args: argparse.Namespace) -> int:
+    """Check the files one after the other; give the exit status. Raises OSError for the report."""
+    from file_checks import check_file
+
+    from emocaliber.jsonl import JsonlAppender, RecordError
+
+    partial = args.report.with_name(f".{args.report.name}.partial") if args.report else None
+    if partial is not None:
+        partial.unlink(missing_ok=True)
+    appender = JsonlAppender(partial) if partial else None
+    status = 0
+    try:
+        for path in args.files:
+            try:
+                found = check_file(path, args, appender)
+            except RecordError as error:
+                print(f"error: {error}", file=sys.stderr)
+                status = 2
+                continue
+            print("\n".join(found.lines()), flush=True)
+            status = max(status, int(bool(found.counts)))
+        if appender is not None and partial is not None:
+            appender.close()
+            partial.replace(args.report)
+    finally:
+        if appender is not None and partial is not None:
+            appender.close()
+            partial.unlink(missing_ok=True)
+    return status
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""The rows of a VEC-CoT build: records with the hash of their image's pixels; the others are listed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from build_rl_parquet import Rejected, as_chat
+
+from emocaliber.images import ImageFault, inspect_image
+from emocaliber.jsonl import JsonlAppender, RecordError, read_jsonl
+
+TRUTHS = ("posterior", "votes")
+
+
+@dataclass(slots=True)
+class Row:
+    """One image with its task and label. `where` is FILE:LINE, `image` relative to the image root.
+
+    `pixels`: SHA-256 of the decoded pixels, so that two files of the same picture are one image.
+    `truth`: the record's `posterior` or `votes`, if it has them.
+    """
+
+    where: str
+    id: str
+    task: str
+    label: str
+    candidates: tuple[str, ...]
+    image: str
+    truth: dict[str, Any] = field(default_factory=dict)
+    pixels: str = ""
+    stage: str = ""
+
+
+def rejection(where: str, identity: Any, task: Any, reason: str, message: str) -> dict[str, Any]:
+    """One line of rejected.jsonl."""
+    return {"where": where, "id": identity, "task": task, "reason": reason, "message": message}
+
+
+def read_rows(paths: Sequence[Path], rejected: list[dict[str, Any]]) -> list[Row]:
+    """Read the records that can be asked about; put the others into `rejected`.
+
+    Raises RecordError for a file that cannot be read, or that is not made of JSON lines.
+    """
+    rows: list[Row] = []
+    seen: set[str] = set()
+    label_sets: dict[tuple[str, ...], tuple[str, ...]] = {}  # rows share the few there are
+    for path in paths:
+        for number, record in read_jsonl(path):
+            where = f"{path}:{number}"
+            try:
+                chat = as_chat(record, number, seen)
+                if len(chat["images"]) != 1:
+                    raise Rejected("several_images", f"{len(chat['images'])} images; a chain is about one")
+            except Rejected as error:
+                rejected.append(
+                    rejection(where, record.get("id"), record.get("task"), error.reason, str(error))
+                )
+                continue
+            labels = tuple(chat["candidates"])
+            truth = {name: record[name] for name in TRUTHS if record.get(name)}
+            rows.append(
+                Row(
+                    where,
+                    chat["id"],
+                    chat["task"],
+                    chat["ground_truth"],
+                    label_sets.setdefault(labels, labels),
+                    chat["images"][0],
+                    truth,
+                )
+            )
+    return rows
+
+
+def with_pixels(
+    rows: Sequence[Row], root: Path, known_images: Path, threads: int, rejected: list[dict[str, Any]]
+) -> list[Row]:
+    """Decode every image once and give the rows whose image is sound; put the others into `rejected`.
+
+    `known_images`: file that remembers what was decoded, by path, size and time of change, so that a build
+    that goes on decodes new images only.
+    """
+    from tqdm import tqdm
+
+    known = _read_known(known_images)
+    pixels: dict[str, str] = {}
+    faults: dict[str, ImageFault] = {}
+    images = list(dict.fromkeys(row.image for row in rows))
+    with JsonlAppender(known_images) as appender, ThreadPoolExecutor(threads) as pool:
+        looked_at = _ahead(pool, images, root, known, 4 * threads)
+        progress = tqdm(looked_at, "images", len(images), unit="image", mininterval=1.0, file=sys.stderr)
+        for image, future in progress:
+            try:
+                found = future.result()
+            except ImageFault as error:
+                faults[image] = error
+                continue
+            pixels[image] = found["pixels_sha256"]
+            if known.get(image) != found:
+                appender.write({"image": image} | found)
+    sound = []
+    for row in rows:
+        if row.image in faults:
+            fault = faults[row.image]
+            rejected.append(rejection(row.where, row.id, row.task, fault.reason, fault.message))
+        else:
+            row.pixels = pixels[row.image]
+            sound.append(row)
+    return sound
+
+
+def _read_known(path: Path) -> dict[str, dict[str, Any]]:
+    if not path.exists():
+        return {}
+    with JsonlAppender(path):
+        pass  # repairs a last line that was cut off
+    try:
+        return {row.pop("image"): row for _, row in read_jsonl(path)}
+    except KeyError:
+        raise RecordError(f"{path}: a line without `image`; remove the file") from None
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, images: Iterable[str], root: Path, known: dict[str, Any], ahead: int
+) -> Iterator[tuple[str, Future[dict[str, Any]]]]:
+    """Yield the images in order, the next ones being decoded meanwhile."""
+    waiting: list[tuple[str, Future[dict[str, Any]]]] = []
+    left = iter(images)
+    while True:
+        for image in islice(left, ahead - len(waiting)):
+            waiting.append((image, pool.submit(_look_at, root / image, known.get(image))))
+        if not waiting:
+            return
+        yield waiting.pop(0)
+
+
+def _look_at(path: Path, known: dict[str, Any] | None) -> dict[str, Any]:
+    """Size, time of change and pixel hash of a file. Raises ImageFault."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return {"pixels_sha256": inspect_image(path).pixels_sha256}  # says what is wrong with it
+    facts: dict[str, Any] = {"bytes": found.st_size, "changed_ns": found.st_mtime_ns}
+    if known is not None and facts.items() <= known.items():
+        return known
+    return facts | {"pixels_sha256": inspect_image(path).pixels_sha256}

@@ -1,0 +1,226 @@
+"""Converts the files of a copy of VECBench to records, and reports on what differs on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vecbench_images import advise_on_missing, check_images
+from vecbench_layouts import Entry, read_entries
+from vecbench_records import NOTES, PUBLISHED_ROWS, RecordMaker, Unusable, count_differences, differences
+
+from emocaliber.jsonl import JsonlAppender, write_jsonl_atomic, write_text_atomic
+from emocaliber.records import iterate_records
+from emocaliber.taxonomy import task_sort_key
+
+DIFFERENCES = "differences.jsonl"
+
+
+class Report:
+    """Counts findings by reason; differences are also listed in OUTPUT_DIR/differences.jsonl."""
+
+    def __init__(self, folder: Path) -> None:
+        self._listed = folder / DIFFERENCES
+        self._partial = folder / f".{DIFFERENCES}.partial"
+        self._partial.unlink(missing_ok=True)
+        self._appender = JsonlAppender(self._partial)
+        self.counts: Counter[str] = Counter()
+        self.first: dict[str, str] = {}
+        self.facts: dict[str, Any] = {}
+
+    def __enter__(self) -> Report:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._appender.close()
+        self._partial.unlink(missing_ok=True)
+
+    def add(self, where: str, reason: str, message: str) -> None:
+        """Take a finding in."""
+        self.counts[reason] += 1
+        self.first.setdefault(reason, f"{where}: {message}")
+        if reason not in NOTES:
+            self._appender.write({"where": where, "reason": reason, "message": message})
+
+    def finish(self) -> bool:
+        """Put the list into its place, or remove an old one. Gives whether anything differs."""
+        self._appender.close()
+        differs = any(reason not in NOTES for reason in self.counts)
+        if differs:
+            os.replace(self._partial, self._listed)
+        else:
+            self._listed.unlink(missing_ok=True)
+        findings = [
+            {"reason": reason, "count": count, "is_note": reason in NOTES, "first": self.first[reason]}
+            for reason, count in self.counts.most_common()
+        ]
+        content = {"differs": differs, "findings": findings} | self.facts
+        write_text_atomic(self._listed.with_name("report.json"), json.dumps(content, indent=1) + "\n")
+        return differs
+
+    def lines(self) -> Iterator[str]:
+        """The findings as text, what differs first."""
+        for heading, is_note in (("differs", False), ("noted", True)):
+            for reason, count in self.counts.most_common():
+                if (reason in NOTES) == is_note:
+                    yield f"{heading}: {count} {reason}, the first at {self.first[reason]}"
+
+
+class Conversion:
+    """Turns rows into records, split by split, and keeps what is needed to tell repeats."""
+
+    def __init__(self, maker: RecordMaker, splits: Mapping[str, str], report: Report, folder: Path) -> None:
+        self.counts: dict[str, Counter[str]] = {}
+        self.n_rows = self.n_skipped = self.n_left_out = 0
+        self._maker, self._splits, self._report, self._folder = maker, splits, report, folder
+        self._ids: dict[str, str] = {}
+        self._places: dict[tuple[str, str], tuple[str, str]] = {}
+        self._images: dict[str, str] = {}
+
+    def read(
+        self, files: Sequence[tuple[Path, str]], columns: Mapping[str, str], default: str | None
+    ) -> None:
+        """Convert the rows of all files into hidden files of OUTPUT_DIR."""
+        from tqdm import tqdm
+
+        self._clear()
+        for path, layout in files:
+            by_name = "train" if "train" in path.name.lower() else "test"
+            entries = read_entries(path, layout, columns)
+            rows = tqdm(entries, desc=path.name, unit="row", mininterval=1.0, delay=2)
+            with JsonlAppender(self._hidden("test")) as test, JsonlAppender(self._hidden("train")) as train:
+                for entry in rows:
+                    self.n_rows += 1
+                    converted = self._convert(entry, default or by_name)
+                    if converted is not None:
+                        split, record = converted
+                        (test if split == "test" else train).write(record)
+
+    def _convert(self, entry: Entry, default: str) -> tuple[str, dict[str, Any]] | None:
+        try:
+            if entry.content is None:
+                raise Unusable(entry.reason, entry.message)
+            written = entry.content.get("split")
+            split = self._splits.get(str(written).strip().lower()) if written else default
+            if split is None:
+                raise Unusable("unknown_split", f"split is {written!r}; say what it means by --split")
+            if split == "skip":
+                self.n_skipped += 1
+                return None
+            record = self._maker.make(entry.content)
+            self._check_id(record, entry.where)
+        except Unusable as error:
+            self.n_left_out += 1
+            self._report.add(entry.where, error.reason, str(error))
+            return None
+        for reason, message in differences(entry.content, record):
+            self._report.add(entry.where, reason, message)
+        self._check_repeat(record, split, entry.where)
+        self.counts.setdefault(split, Counter())[record["task"]] += 1
+        return split, record
+
+    def _check_id(self, record: Mapping[str, Any], where: str) -> None:
+        identity = record.get("id")
+        if identity in self._ids:
+            raise Unusable("repeated_id", f"id {identity[:80]!r} is also that of {self._ids[identity]}")
+        if identity is not None:
+            self._ids[identity] = where
+
+    def _check_repeat(self, record: Mapping[str, Any], split: str, where: str) -> None:
+        for image in [record["image"]] if "image" in record else record["images"]:
+            self._images.setdefault(image, where)
+            place = (record["task"], image)
+            if place not in self._places:
+                self._places[place] = (f"{where}, {split}", record["ground_truth"])
+                continue
+            first, label = self._places[place]
+            reason = "repeated_row" if label == record["ground_truth"] else "conflicting_labels"
+            self._report.add(where, reason, f"{image}, here in {split}, is also in {first}, as {label!r}")
+
+    def check_images(self, kept: Path, workers: int) -> None:
+        """Decode every image once, and report those that cannot be."""
+        forms: Counter[str] = Counter()
+        missing: list[str] = []
+        for row in check_images(self._maker.image_root, list(self._images), kept, workers):
+            image, where = row["image"], self._images[row["image"]]
+            if "reason" in row:
+                self._report.add(where, row["reason"], row["message"])
+                missing += [image] if row["reason"] == "image_missing" else []
+                continue
+            forms.update(["usable", row["format"], row["mode"]])
+            forms["EXIF-rotated"] += row["exif_rotated"]
+            forms["animated"] += row["n_frames"] > 1
+            if row["wrong_extension"]:
+                self._report.add(where, "wrong_extension", f"{image} is {row['format']}")
+            if "was_sha256" in row:
+                self._report.add(where, "sum_changed", f"{image}: other bytes than at the check before")
+        self._report.facts["images"] = {"checked": len(self._images)} | forms
+        if missing:
+            self._report.facts["advice"] = advise_on_missing(self._maker.image_root, missing)
+
+    def finish(self) -> dict[str, Path]:
+        """Write the records of each split that is there, with ids. Gives split -> file."""
+        for reason, message in count_differences(self.counts or {"test": {}}):
+            self._report.add("all rows", reason, message)
+        written = {}
+        for split in self.counts:
+            written[split] = self._folder / f"{split}.jsonl"
+            write_jsonl_atomic(written[split], iterate_records(self._hidden(split)))
+        counts = {split: dict(found) for split, found in self.counts.items()}
+        counted = {"n_rows": self.n_rows, "n_skipped": self.n_skipped, "n_left_out": self.n_left_out}
+        self._report.facts |= counted | {"rows": counts}
+        return written
+
+    def table(self) -> Iterator[str]:
+        """The rows per task beside the published numbers."""
+        for split, found in self.counts.items():
+            yield f"{split:<16}{'rows':>9}{'published':>11}"
+            published = PUBLISHED_ROWS[split]
+            for task in sorted({*found, *published}, key=task_sort_key):
+                yield f"{task:<16}{found[task]:>9}{published.get(task, '-'):>11}"
+            yield f"{'all':<16}{sum(found.values()):>9}{sum(published.values()):>11}"
+
+    def __enter__(self) -> Conversion:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        for split in PUBLISHED_ROWS:
+            self._hidden(split).unlink(missing_ok=True)
+
+    def _hidden(self, split: str) -> Path:
+        return self._folder / f".{split}.jsonl.partial"
+
+
+def sha256(path: Path) -> str:
+    """Give the file's sum in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_manifest(path: Path) -> tuple[dict[str, str], set[str]]:
+    """Give the sums of the files that an earlier run read, and the names of those it wrote."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return dict(content["sha256"]), set(content["sha256_written"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}, set()
+
+
+def write_manifest(
+    path: Path, said: Mapping[str, Any], sums: Mapping[str, str], written: Iterable[Path]
+) -> None:
+    """Write what the user said, and the sums of the files that were read and written."""
+    sums_written = {file.name: sha256(file) for file in written}
+    content = {**said, "sha256": dict(sums), "sha256_written": sums_written}
+    write_text_atomic(path, json.dumps(content, indent=1) + "\n")

@@ -1,0 +1,185 @@
+"""Image files judged by their content: what one holds, whether it decodes, its pixels as they are shown."""
+
+import hashlib
+import io
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+IMAGE_FAULTS = ("image_missing", "image_empty", "not_an_image", "image_truncated", "image_too_large")
+"""Why a file cannot be used: no file, no bytes, no known format, damaged data, more pixels than decoded."""
+
+MAX_DECODED_PIXELS = 2 * 89_478_485
+"""A header can promise more pixels than the memory holds; Pillow refuses the same number."""
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+_ORIENTATION = 0x0112  # EXIF; 1 is upright, 5 to 8 swap the sides
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
+_SAME_EXTENSIONS = {"MPO": "JPEG"}  # several JPEGs in one file, as telephones write them, named .jpg
+
+
+class ImageFault(ValueError):
+    """An image file that cannot be used. `reason` is one of `IMAGE_FAULTS`, `message` is one line."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.reason, self.message)  # so that a process pool can pass it on
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What a file holds.
+
+    width, height: pixels as shown, after the rotation that EXIF asks for. format, mode: by content, in
+    Pillow's names, before any conversion. n_frames: frames that can be counted, at least 1.
+    wrong_extension: the name's extension is not one of the format; a name without one is not wrong.
+    sha256: of the file's bytes. pixels_sha256: of the size and the RGB pixels as shown (equal for files that
+    differ in metadata or in a lossless format only), None if they were not decoded.
+    """
+
+    width: int
+    height: int
+    format: str
+    mode: str
+    n_frames: int
+    exif_rotated: bool
+    wrong_extension: bool
+    sha256: str
+    pixels_sha256: str | None
+
+
+def inspect_image(path: str | os.PathLike[str], *, decode: bool = True) -> ImageFacts:
+    """Read a file and say what it holds; `decode=True` decodes the first frame to its last pixel.
+
+    Without decoding only the header is judged: a truncated file passes. Raises ImageFault.
+    """
+    content = _read(path)
+    with _opened(path, content) as image:
+        format_, mode, n_frames = image.format or "", image.mode, _count_frames(image)
+        # The base method: that of PNG decodes the pixels to look for what stands after them.
+        orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)
+        width, height = image.size
+        pixels_sha256 = None
+        if decode:
+            rgb = _shown(image)
+            width, height = rgb.size
+            digest = hashlib.sha256(b"%d x %d\n" % rgb.size)
+            digest.update(rgb.tobytes())
+            pixels_sha256 = digest.hexdigest()
+        elif orientation in (5, 6, 7, 8):
+            width, height = height, width
+    return ImageFacts(
+        width=width,
+        height=height,
+        format=format_,
+        mode=mode,
+        n_frames=n_frames,
+        exif_rotated=orientation in range(2, 9),
+        wrong_extension=_is_wrong_extension(path, format_),
+        sha256=hashlib.sha256(content).hexdigest(),
+        pixels_sha256=pixels_sha256,
+    )
+
+
+def open_rgb(path: str | os.PathLike[str]) -> Image.Image:
+    """Decode a file to RGB as the model sees it: first frame, upright by EXIF, transparency on white.
+
+    Raises ImageFault.
+    """
+    with _opened(path, _read(path)) as image:
+        return _shown(image)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert any mode to 8-bit RGB; 16-bit grey keeps its upper byte, transparent pixels become white."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return _from_wide_grey(image).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        page = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(page, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_wide_grey(image: Image.Image) -> Image.Image:
+    import numpy as np
+
+    # Pillow's own conversion cuts values above 255 off, which turns a 16-bit photograph white.
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+    scales = [65535.0] if image.mode.startswith("I;") else [1.0, 255.0, 65535.0]
+    if image.mode == "I":
+        scales.remove(1.0)
+    full_scale = next((scale for scale in scales if values.max() <= scale), scales[-1])
+    return Image.fromarray(np.clip(values * (255.0 / full_scale), 0, 255).astype(np.uint8))
+
+
+def _shown(image: Image.Image) -> Image.Image:
+    ImageOps.exif_transpose(image, in_place=True)
+    return to_rgb(image)
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise ImageFault("image_missing", f"no file {os.fspath(path)}") from None
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ImageFault("image_missing", f"{os.fspath(path)!r} cannot be read ({reason})") from None
+    if not content:
+        raise ImageFault("image_empty", f"{os.fspath(path)}: no bytes in the file")
+    return content
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str], content: bytes) -> Iterator[Image.Image]:
+    """Open the image, and turn what its decoder raises inside the `with` block into an ImageFault."""
+    name = os.fspath(path)
+    is_identified = content.startswith(_SIGNATURES)
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            is_identified = True
+            _check_size(name, *image.size)
+            yield image
+    except ImageFault:
+        raise
+    except Image.DecompressionBombError:
+        raise ImageFault("image_too_large", f"{name}: more than {MAX_DECODED_PIXELS:,} pixels") from None
+    except Exception as error:  # a decoder that is fed damaged bytes may raise anything
+        if not is_identified:
+            raise ImageFault("not_an_image", f"{name}: not an image of a known format") from None
+        detail = " ".join(f"{type(error).__name__}: {str(error)[:200]}".split())
+        if isinstance(error, UnidentifiedImageError):
+            detail = "the header is not complete"
+        raise ImageFault("image_truncated", f"{name}: cut off or damaged ({detail})") from None
+
+
+def _check_size(name: str, width: int, height: int) -> None:
+    if width * height > MAX_DECODED_PIXELS:
+        raise ImageFault(
+            "image_too_large",
+            f"{name}: {width} x {height} pixels, more than the {MAX_DECODED_PIXELS:,} that are decoded",
+        )
+
+
+def _count_frames(image: Image.Image) -> int:
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # later frames are damaged; only the first is shown
+        return 1
+
+
+def _is_wrong_extension(path: str | os.PathLike[str], format_: str) -> bool:
+    extension = Path(path).suffix.lower()
+    named = Image.registered_extensions().get(extension)
+    return bool(extension) and named != _SAME_EXTENSIONS.get(format_, format_) and named != format_
