@@ -16,6 +16,7 @@ class ChatServer(ThreadingHTTPServer):
     """Replies to every request with `reply(text of the question, how often it was asked before)`."""
 
     daemon_threads = True
+    request_queue_size = 128  # with the default of 5 a busy machine resets connections
 
     def __init__(self, reply: Callable[[str, int], Reply]) -> None:
         super().__init__(("127.0.0.1", 0), Handler)

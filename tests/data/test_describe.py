@@ -102,6 +102,7 @@ def test_counts_labels_images_and_what_is_left_out(data: Path) -> None:
     assert "| total           | 4        | 1    |" in result.stdout
 
 
+@pytest.mark.slow
 def test_tokens_are_those_that_the_processor_makes(data: Path) -> None:
     from transformers import AutoProcessor
 
@@ -122,6 +123,7 @@ def test_tokens_are_those_that_the_processor_makes(data: Path) -> None:
     assert tokens["question"]["max"] == len(made) - n_image - len(answer)
 
 
+@pytest.mark.slow
 def test_contact_sheets_show_every_label_and_run_nothing_that_data_say(data: Path) -> None:
     assert run(data, str(data / "test.jsonl")).returncode == 0
     sheets = data / "out/contact_sheets"
