@@ -104,6 +104,8 @@ CHECKS: dict[str, Callable[[Row], Faults]] = {
 }
 
 _LOOKED_AT = 100
+# A run without a failure leaves these empty.
+_EMPTY = {"error.jsonl": "predictions", "rejected.jsonl": "left_out", "noted.jsonl": "left_out"}
 _PARQUET_COLUMNS = ("data_source", "prompt", "images", "reward_model", "extra_info")
 _ROWS_AT_ONCE = 16  # with their pictures
 
@@ -115,8 +117,8 @@ def find_kind(path: Path, columns: Mapping[str, str]) -> str:
     layout, why = recognise(path, columns)
     if layout in ("std_json", "metadata_csv"):
         return layout
-    if why == "empty" and path.name == "error.jsonl":  # inference without a failure leaves it so
-        return "predictions"
+    if why == "empty" and path.name in _EMPTY:
+        return _EMPTY[path.name]
     rows = [entry.content for entry in islice(read_lines(path), _LOOKED_AT) if entry.content is not None]
     kind = kind_of_file(rows)
     if kind is None:

@@ -317,8 +317,9 @@ def test_what_cannot_be_read_is_an_error_and_the_other_files_are_still_checked(t
         assert result.err.count("\n") == 1 and "nothing is wrong" in result.out
     assert "absent" in validate(tmp_path / "absent").err
     assert validate(good, "--column", "x=y").status == 2
-    (tmp_path / "error.jsonl").touch()
-    assert validate(tmp_path / "error.jsonl").status == 0
+    for name in ("error.jsonl", "rejected.jsonl", "noted.jsonl"):
+        (tmp_path / name).touch()
+        assert validate(tmp_path / name).status == 0
     assert validate(good, "--kind", "rl_chats").status == 1
 
 

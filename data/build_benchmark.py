@@ -1,0 +1,200 @@
+"""Builds one more benchmark with soft truth from its release, Emotion6 or MultiEmo-Bench: test records, sums.
+
+    python data/build_benchmark.py --benchmark emotion6 --raw /raw/Emotion6 --output-dir data/Emotion6
+    python data/build_benchmark.py --benchmark multiemo --raw /raw/MultiEmo --output-dir data/MultiEmo \\
+        --table votes.csv --image-column file --labels joy=Joy_count anger=Anger_count …
+
+Emotion6 (Peng et al. 2015): rows of image, valence, arousal and the probabilities of --labels in that order,
+below one header line; `posterior` is the probabilities divided by their sum. MultiEmo-Bench: a table with a
+column of images and one of votes per label; a rater may name several, so that shares are of votes, not of
+raters. Neither release was at hand. Uncertain, and so settings: the table's name, separator, columns and
+their order, where images lie, how far from 1 probabilities may sum, and all about MultiEmo's labels.
+
+Writes test.jsonl, whose images are images/DATASET/…, a link to the release; rejected.jsonl (where, reason,
+message), all that is left out; and, last, manifest.json. An interrupted build goes on from scan.jsonl. One
+more benchmark is a line in benchmark_readers.BENCHMARKS and a reader of its rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmark_readers import BENCHMARKS, BadRow, RowReader
+from vecbench_files import path_inside
+from vecbench_outputs import place_images
+from vecbench_scan import scan
+from vecbench_usable import Listing
+
+from emocaliber.command_line import CommandParser
+from emocaliber.jsonl import RecordError, write_jsonl_atomic, write_text_atomic
+from emocaliber.prompts import conversation
+from emocaliber.provenance import commit, installed_versions
+from emocaliber.records import record_candidates
+
+SEPARATORS = {"tab": "\t", "comma": ",", "semicolon": ";", "space": " "}
+
+
+def main() -> None:
+    """Build the benchmark, or say why not and exit with 2."""
+    args = parse_arguments()
+    try:
+        build(args)
+    except (RecordError, OSError) as error:
+        of_file = f"{getattr(error, 'filename', '')}: {getattr(error, 'strerror', '')}; give other paths"
+        print(f"error: {error if isinstance(error, RecordError) else of_file}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on where this one stopped", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = CommandParser(description=__doc__)
+    add = parser.add_argument
+    add("--benchmark", choices=BENCHMARKS, required=True)
+    add("--raw", type=Path, required=True, metavar="DIR", help="the release")
+    add("--output-dir", type=Path, required=True)
+    tables = ", ".join(one.table for one in BENCHMARKS.values())
+    add("--table", help=f"below --raw (default: {tables})")
+    add("--separator", choices=("auto", *SEPARATORS), default="auto", help="of the table's cells")
+    add("--labels", nargs="+", metavar="LABEL[=HEADER]", help="in the table's order, or with its headers")
+    add("--image-column", default="image", metavar="HEADER", help="of MultiEmo (default image)")
+    add("--image-name", nargs="+", default=["{image}", "images/{image}"], help="below --raw, the first found")
+    add("--sum-tolerance", type=float, default=0.01, help="of probabilities from 1 (default 0.01)")
+    add("--raters", type=int, default=20, help="most votes for one label of an image (default 20)")
+    add("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes that decode")
+    args = parser.parse_args()
+    benchmark = BENCHMARKS[args.benchmark]
+    args.table = args.table or benchmark.table
+    pairs = [text.partition("=") for text in args.labels or benchmark.labels]
+    args.labels = {label: header or label for label, _, header in pairs}
+    if len(args.labels) < len(pairs):
+        parser.error("--labels: a label is given twice; name each once")
+    if not all("{image}" in name for name in args.image_name):
+        parser.error("--image-name: put {image} where the table's name stands")
+    if args.workers < 1 or args.raters < 1 or not 0 <= args.sum_tolerance < 1:
+        parser.error("--workers and --raters must be at least 1, --sum-tolerance from 0 to below 1")
+    return args
+
+
+def build(args: argparse.Namespace) -> None:
+    """Read, check, write. Raises RecordError where there is nothing sound to write."""
+    record_candidates({"candidates": list(args.labels)})
+    benchmark, folder = BENCHMARKS[args.benchmark], args.output_dir
+    lines = table_lines(args)
+    read = benchmark.reader(next(lines)[1], args)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Without it, what is there is not a benchmark: from here to the end the files are not of one build.
+    (folder / "manifest.json").unlink(missing_ok=True)
+    with Listing(folder / "rejected.jsonl") as rejected:
+        rows = sound_rows(lines, read, args, rejected)
+        scanned = scan(((path, args.raw / path) for path in rows), folder / "scan.jsonl", args.workers)
+        for path, found in scanned.items():
+            if found.reason:
+                rejected.add(benchmark.dataset, rows.pop(path)["where"], found.reason, found.message)
+        if not rows:
+            counts = f"{rejected.text_of(benchmark.dataset)}; listed in {rejected.path}"
+            raise RecordError(f"{args.raw / args.table}: no row can be used ({counts}); see --help")
+        place_images(folder / "images", {benchmark.dataset: args.raw}, {})
+        write_jsonl_atomic(folder / "test.jsonl", (as_record(args, path, row) for path, row in rows.items()))
+    images = "".join(f"{scanned[path].sha256.hex()}  {path}\n" for path in sorted(rows))
+    write_manifest(args, len(rows), rejected, hashlib.sha256(images.encode()).hexdigest())
+
+
+def table_lines(args: argparse.Namespace) -> Iterator[tuple[int, list[str]]]:
+    """Give (line number, cells) of the table, header first. Raises RecordError if it cannot be read."""
+    path = args.raw / args.table
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines(keepends=True)
+        # A header may hold other separators than the rows do.
+        first_row = [line.strip() for line in lines if line.strip()][1]
+        likely = next((mark for mark in SEPARATORS.values() if mark in first_row), ",")
+        mark = SEPARATORS.get(args.separator, likely)
+        reader = csv.reader(lines, delimiter=mark)
+        split = ((reader.line_num, cells) for cells in reader)
+        if mark == " ":
+            split = ((number, line.split()) for number, line in enumerate(lines, start=1))
+        stripped = [(number, [cell.strip() for cell in cells]) for number, cells in split]
+    except IndexError:
+        raise RecordError(f"{path}: no rows below a header line; give the table as released") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RecordError(f"{path}: cannot be read ({reason}); set --raw, --table, --separator") from None
+    return ((number, cells) for number, cells in stripped if any(cells))
+
+
+def sound_rows(
+    lines: Iterator[tuple[int, list[str]]], read: RowReader, args: argparse.Namespace, rejected: Listing
+) -> dict[str, dict[str, Any]]:
+    """Give the rows by the path of their image below --raw; list the others.
+
+    Of rows that repeat an image's numbers the first is used, of those that contradict each other none.
+    """
+    dataset = BENCHMARKS[args.benchmark].dataset
+    found: dict[str, list[dict[str, Any]]] = {}
+    for number, cells in lines:
+        where = f"{args.table}:{number}"
+        try:
+            row = read(cells)
+            found.setdefault(image_path(row.pop("image"), args), []).append(row | {"where": where})
+        except BadRow as error:
+            rejected.add(dataset, where, *error.args)
+    sound = {}
+    for path, rows in found.items():
+        differ = any(row | {"where": ""} != rows[0] | {"where": ""} for row in rows)
+        if not differ:
+            sound[path] = rows.pop(0)
+        for row in rows:
+            reason = "conflicting_rows" if differ else "duplicate_row"
+            rejected.add(dataset, row["where"], reason, f"{path}: named in several rows")
+    return sound
+
+
+def image_path(name: str, args: argparse.Namespace) -> str:
+    """Give the path below --raw of the image that the table calls so. Raises BadRow if it leads out."""
+    paths = [path_inside(form.replace("{image}", name)) or "" for form in args.image_name]
+    if not name or "" in paths:
+        raise BadRow("bad_path", f"{name!r} is no path below --raw")
+    return next((path for path in paths if (args.raw / path).is_file()), paths[0])
+
+
+def as_record(args: argparse.Namespace, path: str, row: dict[str, Any]) -> dict[str, Any]:
+    """Give the record of a row: no ground_truth, which `posterior` or `votes` stand for."""
+    dataset, candidates = BENCHMARKS[args.benchmark].dataset, list(args.labels)
+    task, image = f"{dataset}-{len(candidates)}", f"images/{dataset}/{path}"
+    asked = {"id": f"{task}-{path}", "image": image, "conversations": conversation(image, candidates)}
+    truth = {name: value for name, value in row.items() if name != "where"}
+    return asked | {"task": task, "candidates": candidates} | truth
+
+
+def write_manifest(args: argparse.Namespace, n_rows: int, rejected: Listing, image_sha256: str) -> None:
+    """Write settings, counts and sums, and say what was built."""
+    benchmark, folder = BENCHMARKS[args.benchmark], args.output_dir
+    rejected.close()
+    files = ("test.jsonl", "rejected.jsonl")
+    content = {
+        "arguments": {k: v for k, v in vars(args).items() if k not in ("raw", "output_dir", "workers")},
+        "rows": n_rows,
+        "published_rows": benchmark.n_rows,
+        "left_out": rejected.of(benchmark.dataset),
+        "sha256": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files},
+        "image_sha256": image_sha256,
+        "versions": installed_versions(["pillow"]),
+        "commit": commit(),
+    }
+    write_text_atomic(folder / "manifest.json", json.dumps(content, indent=1) + "\n")
+    print(f"left out: {rejected.text_of(benchmark.dataset)}", file=sys.stderr)
+    print(f"{folder}: {n_rows:,} test rows of {benchmark.dataset}, published {benchmark.n_rows:,}")
+
+
+if __name__ == "__main__":
+    main()
