@@ -46,7 +46,13 @@ def following(tmp_path: Path) -> Iterator[tuple[Path, Path, subprocess.Popen[byt
     options = ["--follow", "--refresh", "0.2", "--exit-on-alarm", "--figure", str(tmp_path / "run.png")]
     with printed.open("wb") as file:
         command = [sys.executable, str(COMMAND), str(log), *options]
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            # A job in the background of a script ignores the interrupt, and so would its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         try:
             yield log, printed, process
         finally:
