@@ -164,7 +164,10 @@ def image_path(name: str, args: argparse.Namespace) -> str:
     paths = [path_inside(form.replace("{image}", name)) or "" for form in args.image_name]
     if not name or "" in paths:
         raise BadRow("bad_path", f"{name!r} is no path below --raw")
-    return next((path for path in paths if (args.raw / path).is_file()), paths[0])
+    try:
+        return next((path for path in paths if (args.raw / path).is_file()), paths[0])
+    except OSError as error:  # a name that is too long
+        raise BadRow("bad_path", f"{name[:80]!r}: {error.strerror}") from None
 
 
 def as_record(args: argparse.Namespace, path: str, row: dict[str, Any]) -> dict[str, Any]:

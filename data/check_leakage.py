@@ -20,6 +20,7 @@ image occurs in training, unless --allow-leaks. Writes:
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,13 +71,16 @@ def parse_arguments() -> argparse.Namespace:
         help="what paths are relative to (default: each file's folder)",
     )
     parser.add_argument(
-        "--test", nargs="+", metavar="NAME", help="the splits to test on (default: those named *test*)"
+        "--test",
+        nargs="+",
+        metavar="NAME",
+        help="the splits to test on (default: with the word test)",
     )
     parser.add_argument(
         "--training",
         nargs="+",
         metavar="NAME",
-        help="the splits to train on (default: the others, without those named *val* or *dev*)",
+        help="the splits to train on (default: the others without the word val, validation or dev)",
     )
     parser.add_argument(
         "--radius",
@@ -128,6 +132,13 @@ def check(args: argparse.Namespace) -> int:
     args.output_dir.mkdir(parents=True, exist_ok=True)
     prints, faults = fingerprints(distinct_files(row.files for row in rows), args)
     left_out += unreadable(rows, faults)
+    for name in (*test, *training):
+        files = [file for row in rows if row.split == name for file in row.files]
+        if files and not any(file in prints for file in files):
+            raise RecordError(
+                f"{name}: none of its {len(files):,} images can be read ({faults[files[0]][0]}: {files[0]}); "
+                "say by --image-root what its paths are relative to"
+            )
     radius = None if args.exact_only else Radius(args.radius, args.fine_radius)
     images = SharedImages(rows, prints, training=training, test=test, radius=radius)
     found = write_report(args.output_dir, images, left_out)
@@ -143,9 +154,10 @@ def roles(sources: Sequence[Source], args: argparse.Namespace) -> tuple[list[str
     for name in (*(args.test or ()), *(args.training or ())):
         if name not in names:
             raise RecordError(f"{name}: no file has this name; use one of {', '.join(names)}")
-    test = args.test if args.test is not None else [name for name in names if "test" in name.lower()]
+    words = {name: set(re.split(r"[\W_\d]+", name.lower())) for name in names}  # "latest" is no test
+    test = args.test if args.test is not None else [name for name in names if "test" in words[name]]
     others = [name for name in names if name not in test]
-    named = [name for name in others if not any(word in name.lower() for word in ("val", "dev"))]
+    named = [name for name in others if not words[name] & {"val", "validation", "dev"}]
     training = args.training if args.training is not None else named
     for name in test:
         if name in training:

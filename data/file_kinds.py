@@ -105,7 +105,8 @@ CHECKS: dict[str, Callable[[Row], Faults]] = {
 
 _LOOKED_AT = 100
 # A run without a failure leaves these empty.
-_EMPTY = {"error.jsonl": "predictions", "rejected.jsonl": "left_out", "noted.jsonl": "left_out"}
+_LEFT_OUT = ("rejected", "noted", "leaks", "duplicates", "left_out", "unreadable", "differences")
+_EMPTY = {"error.jsonl": "predictions"} | {f"{name}.jsonl": "left_out" for name in _LEFT_OUT}
 _PARQUET_COLUMNS = ("data_source", "prompt", "images", "reward_model", "extra_info")
 _ROWS_AT_ONCE = 16  # with their pictures
 

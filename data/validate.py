@@ -68,6 +68,8 @@ def parse_arguments() -> argparse.Namespace:
         if name not in args.columns or not header:
             parser.error(f"--column {text}: give one of {', '.join(args.columns)} and its header")
         args.columns[name] = header
+    if args.report and args.report.resolve() in [path.resolve() for path in args.files]:
+        parser.error(f"--report {args.report}: that is a file to check; give the list another name")
     return args
 
 

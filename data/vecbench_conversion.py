@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,15 @@ from emocaliber.records import iterate_records
 from emocaliber.taxonomy import task_sort_key
 
 DIFFERENCES = "differences.jsonl"
+
+
+def _split_named(path: Path) -> str:
+    """The split that a file's name says, else its folder's, else test."""
+    for name in (path.stem, path.parent.name):
+        words = set(re.split(r"[\W_\d]+", name.lower()))
+        if words & {"train", "training", "test"}:
+            return "test" if "test" in words else "train"
+    return "test"
 
 
 class Report:
@@ -78,7 +88,7 @@ class Conversion:
         self.counts: dict[str, Counter[str]] = {}
         self.n_rows = self.n_skipped = self.n_left_out = 0
         self._maker, self._splits, self._report, self._folder = maker, splits, report, folder
-        self._ids: dict[str, str] = {}
+        self._ids: dict[tuple[str, str], str] = {}
         self._places: dict[tuple[str, str], tuple[str, str]] = {}
         self._images: dict[str, str] = {}
 
@@ -90,7 +100,7 @@ class Conversion:
 
         self._clear()
         for path, layout in files:
-            by_name = "train" if "train" in path.name.lower() else "test"
+            by_name = _split_named(path)
             entries = read_entries(path, layout, columns)
             rows = tqdm(entries, desc=path.name, unit="row", mininterval=1.0, delay=2)
             with JsonlAppender(self._hidden("test")) as test, JsonlAppender(self._hidden("train")) as train:
@@ -113,7 +123,7 @@ class Conversion:
                 self.n_skipped += 1
                 return None
             record = self._maker.make(entry.content)
-            self._check_id(record, entry.where)
+            self._check_id(record, split, entry.where)
         except Unusable as error:
             self.n_left_out += 1
             self._report.add(entry.where, error.reason, str(error))
@@ -124,12 +134,14 @@ class Conversion:
         self.counts.setdefault(split, Counter())[record["task"]] += 1
         return split, record
 
-    def _check_id(self, record: Mapping[str, Any], where: str) -> None:
+    def _check_id(self, record: Mapping[str, Any], split: str, where: str) -> None:
         identity = record.get("id")
-        if identity in self._ids:
-            raise Unusable("repeated_id", f"id {identity[:80]!r} is also that of {self._ids[identity]}")
-        if identity is not None:
-            self._ids[identity] = where
+        if identity is None:
+            return
+        if (split, identity) in self._ids:
+            first = self._ids[split, identity]
+            raise Unusable("repeated_id", f"id {identity[:80]!r} is also that of {first}")
+        self._ids[split, identity] = where
 
     def _check_repeat(self, record: Mapping[str, Any], split: str, where: str) -> None:
         for image in [record["image"]] if "image" in record else record["images"]:

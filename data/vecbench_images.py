@@ -26,7 +26,9 @@ def check_images(root: Path, images: Sequence[str], kept: Path, workers: int) ->
     """
     from tqdm import tqdm
 
-    known = {row["image"]: row for _, row in read_jsonl(kept)} if kept.exists() else {}
+    if kept.exists():
+        JsonlAppender(kept).close()  # mends a last line that was cut off
+    known = {str(row.get("image")): row for _, row in read_jsonl(kept)} if kept.exists() else {}
     progress = tqdm(total=len(images), desc="images", unit="image", mininterval=1.0)
     pending = iter(images)
     with JsonlAppender(kept) as appender, ThreadPoolExecutor(workers) as pool, progress:

@@ -12,6 +12,7 @@ import gzip
 import io
 import json
 import math
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def open_text(path: Path) -> Iterator[io.TextIOBase]:
             file: Any = gzip.GzipFile(fileobj=raw) if is_gzip else raw
             with io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="\n") as text:
                 yield text
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error) or "unexpected end"
         raise RecordError(f"{path}: cannot be read ({reason}); give a readable file") from None
 
@@ -105,7 +106,10 @@ def recognise(path: Path, columns: Mapping[str, str] = COLUMNS) -> tuple[str | N
     """Give (layout, "") of a file, or (None, what it is instead). Raises RecordError if it is unreadable."""
     if path.suffix.lower() in (".csv", ".tsv"):
         with open_text(path) as text:
-            header = next(csv.reader(text, delimiter=_delimiter(path)), [])
+            try:
+                header = next(csv.reader(text, delimiter=_delimiter(path)), [])
+            except csv.Error as error:
+                raise RecordError(f"{path}:1: no header can be read ({error}); mend its quotes") from None
         missing = [columns[name] for name in COLUMNS if name != "split" and columns[name] not in header]
         if missing:
             return None, f"a table without the column {missing[0]!r}; it has {', '.join(header) or 'none'}"

@@ -60,16 +60,18 @@ def place_images(
     Copies that are there already are left. Raises RecordError where a link would replace a folder.
     """
     folder.mkdir(exist_ok=True)
-    for dataset, root in raw.items():
+    # Before any link is taken away: a release may be given by the link of an earlier build.
+    roots = {dataset: root.resolve() for dataset, root in raw.items()}
+    for dataset, root in roots.items():
         target = folder / dataset
         if target.is_symlink():
             target.unlink()
         elif target.exists() and not copies:
             raise RecordError(f"{target}: a folder, no link; remove it, or give --copy-images")
         if not copies:
-            target.symlink_to(root.resolve(), target_is_directory=True)
+            target.symlink_to(root, target_is_directory=True)
     if copies:
-        _copy_images(folder, raw, drawn)
+        _copy_images(folder, roots, drawn)
 
 
 def _copy_images(folder: Path, raw: Mapping[str, Path], drawn: Mapping[str, Drawn]) -> None:

@@ -117,6 +117,7 @@ class Run:
         self._paper: PaperProtocol | None = None
         self._samples: SampleCollector | None = None
         self._clusters = _read_clusters(arguments.clusters)
+        self._n_clustered = 0
 
     def run(self) -> list[str]:
         """Evaluate and write everything.
@@ -130,6 +131,9 @@ class Run:
         output_dir: Path = self._arguments.output_dir
         printed: list[str] = []
         written = replace_together(output_dir, lambda folder: printed.extend(self._write(folder)), outdated)
+        if self._clusters:
+            together = f"{self._n_clustered} of {self._n_rows} rows show an image that others show as well"
+            printed += ["", f"Drawn together for the intervals: {together} ({self._arguments.clusters})"]
         return [*printed, "", f"Written to {output_dir}: {', '.join(written)}"]
 
     def _write(self, folder: Path) -> list[str]:
@@ -194,7 +198,13 @@ class Run:
                 self._page_rows.clear()
             # Last: the page takes the image's path from the key.
             cluster = self._clusters.get(row.image_key or "")
+            self._n_clustered += cluster is not None
             yield row if cluster is None else replace(row, image_key=cluster)
+        if self._clusters and not self._n_clustered:
+            raise RecordError(
+                f"{self._arguments.clusters}: none of its images occurs in the predictions; make it from the "
+                "records that were predicted, whose image paths are spelt alike"
+            )
 
     def _has_page(self) -> bool:
         wanted = not self._arguments.no_page and self._arguments.protocol != "paper"

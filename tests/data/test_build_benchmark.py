@@ -117,6 +117,14 @@ def test_emotion6_gives_probabilities_that_sum_to_one(tmp_path: Path, mark: str,
     assert is_valid(output)
 
 
+def test_a_name_that_is_too_long_costs_its_own_row(tmp_path: Path) -> None:
+    raw = make_emotion6(tmp_path / "raw", [f"{'x' * 300}.jpg 2 5 0 0 1 0 0 0 0"])
+    result = build("emotion6", raw, tmp_path / "out")
+    assert result.status == 0, result.stderr
+    assert [reason for _, reason in reasons(tmp_path / "out")] == ["bad_path"]
+    assert len(read(tmp_path / "out" / "test.jsonl")) == len(EMOTION6)
+
+
 def test_every_line_of_emotion6_is_a_record_or_is_listed(tmp_path: Path) -> None:
     more = [
         "joy/1.jpg 7.25 4 0 0 0 0.8 0 0 0.2 ",  # line 6: the same as line 4, with a separator at its end

@@ -108,6 +108,14 @@ def test_the_records_are_those_that_the_repository_reads(benchmark: Path) -> Non
             assert record["conversations"][0]["content"][0] == {"type": "image", "image": record["image"]}
 
 
+def test_a_release_given_by_an_earlier_link_stays_reachable(fi: Path, tmp_path: Path) -> None:
+    first = built([fi], tmp_path / "out")
+    (name,) = [path.name for path in (first / "images").iterdir()]
+    again = built([first / "images" / name], first)
+    assert (again / "images" / name).resolve() == fi.resolve()
+    assert all((again / row["image"]).is_file() for row in rows(again / "test.jsonl"))
+
+
 def test_every_listed_image_is_in_a_split_or_listed_as_left_out(raw: Path, benchmark: Path) -> None:
     listed: Counter[str] = Counter()
     for dataset, read in READERS.items():

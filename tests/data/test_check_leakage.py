@@ -236,3 +236,19 @@ def test_a_killed_run_with_several_processes_loses_nothing(tmp_path: Path) -> No
     assert subprocess.run(command, capture_output=True, timeout=300).returncode == 0
     assert kept.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
     assert len({row["file"] for row in lines(kept)}) == kept.read_bytes().count(b"\n") == 400
+
+
+def test_a_split_whose_images_are_elsewhere_is_not_called_clean(data: Path) -> None:
+    (data / "elsewhere").mkdir()
+    (data / "elsewhere" / "train.jsonl").write_bytes((data / "train.jsonl").read_bytes())
+    run = check(data, str(data / "test.jsonl"), str(data / "elsewhere" / "train.jsonl"))
+    assert run.returncode == 2
+    assert "error: train: none of its 8 images can be read (image_missing" in run.stderr
+    assert "--image-root" in run.stderr and "training?" not in run.stdout
+
+
+def test_the_latest_is_not_a_test(data: Path) -> None:
+    (data / "train_latest.jsonl").write_bytes((data / "train.jsonl").read_bytes())
+    run = check(data, str(data / "test.jsonl"), str(data / "train_latest.jsonl"))
+    assert run.returncode == 1
+    assert "Does any test image occur in training? yes: 4 of 6" in run.stdout

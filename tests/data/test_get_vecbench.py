@@ -323,6 +323,23 @@ def test_a_source_that_cannot_be_read_on_leaves_nothing_behind(tmp_path: Path) -
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_splits_by_folder_and_ids_that_each_split_counts_anew(
+    tmp_path: Path, few: list[dict[str, Any]]
+) -> None:
+    """And a list of checked images that was cut off is mended, not an error."""
+    for split, rows in (("train", few[:4]), ("test", few)):
+        numbered = [one | {"id": str(number)} for number, one in enumerate(rows)]
+        write_jsonl(tmp_path / "source" / split / "records.jsonl", numbered)
+    for _ in range(2):
+        result = get(tmp_path, "--source", "source", "--image-root", str(tmp_path / "source" / "test"))
+        assert result.returncode == 1, result.stderr  # not the published counts
+        out = tmp_path / "out"
+        counts = {name: len((out / f"{name}.jsonl").read_text().splitlines()) for name in ("train", "test")}
+        assert counts == {"train": 4, "test": len(few)}
+        with (out / "image_checks.jsonl").open("a") as file:
+            file.write('{"image": "im')
+
+
 def test_questions_can_be_ours(tmp_path: Path) -> None:
     rows = [row("FI-2", 0), row("FI-2", 1)]
     rows[0]["conversations"][0]["content"][1]["text"] = "Which one?"

@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import io
 import json
+import os
 import re
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
@@ -321,6 +322,24 @@ def test_what_cannot_be_read_is_an_error_and_the_other_files_are_still_checked(t
         (tmp_path / name).touch()
         assert validate(tmp_path / name).status == 0
     assert validate(good, "--kind", "rl_chats").status == 1
+
+
+def test_the_list_of_faults_does_not_replace_a_file_that_is_checked(tmp_path: Path) -> None:
+    path = write(tmp_path / "records.jsonl", [record(0)])
+    before = path.read_bytes()
+    assert validate(path, "--report", tmp_path / "." / "records.jsonl").status == 2
+    assert path.read_bytes() == before
+
+
+def test_damaged_files_are_one_line(tmp_path: Path) -> None:
+    packed = bytearray(gzip.compress(os.urandom(4000)))
+    packed[100:140] = bytes(40)
+    (tmp_path / "damaged.jsonl.gz").write_bytes(packed)
+    (tmp_path / "quote.csv").write_text('"image_path,task\n' + "x" * 200_000)
+    for name in ("damaged.jsonl.gz", "quote.csv"):
+        result = validate(tmp_path / name)
+        assert result.status == 2
+        assert result.err.startswith("error: ") and len(result.err.splitlines()) == 1
 
 
 def test_faults_are_shown_with_line_and_remedy(tmp_path: Path) -> None:

@@ -136,6 +136,9 @@ def test_clusters_that_are_none_are_one_line(command, tmp_path, capsys):
         options = (*PLAIN, "--clusters", str(clusters))
         assert run(command, GOLDEN / "merged.jsonl", into=tmp_path / "out", options=options) == 2
         assert capsys.readouterr().err.startswith(f"error: {clusters}: no clusters.json with `images`")
+    clusters.write_text('{"images": {"of another benchmark.jpg": "group-0"}}')
+    assert run(command, GOLDEN / "merged.jsonl", into=tmp_path / "out", options=options) == 2
+    assert "none of its images occurs in the predictions" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
