@@ -6,8 +6,11 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
+
+from vecbench_scan import end_with_parent
 
 from emocaliber.jsonl import JsonlAppender, RecordError, read_jsonl
 
@@ -86,16 +89,23 @@ def _looked_at(
         yield from map(look, files)
         return
     import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
 
-    # Not by fork: the parent may have threads. The context ends the processes, also on Ctrl-C.
-    with multiprocessing.get_context("spawn").Pool(workers, _leave_interrupts_to_the_parent) as pool:
-        yield from pool.imap_unordered(look, files, chunksize=_FILES_AT_ONCE)
-
-
-def _leave_interrupts_to_the_parent() -> None:
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Not by fork: the parent may have threads.
+    context, remaining = multiprocessing.get_context("spawn"), iter(files)
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
+        try:
+            while block := list(islice(remaining, _FILES_AT_ONCE * workers * 4)):
+                yield from pool.map(look, block, chunksize=_FILES_AT_ONCE)
+        except BrokenProcessPool:
+            raise RecordError(
+                "a worker was killed, perhaps for memory; run it again with fewer --workers, "
+                "it goes on where it stopped"
+            ) from None
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _look(look: Callable[[str], Facts], file: str) -> tuple[str, Facts, tuple[str, str] | None]:

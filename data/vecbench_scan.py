@@ -86,7 +86,7 @@ def _look_into(
         )
         pool = None
         if workers > 1 and to_do:
-            pool = stack.enter_context(ProcessPoolExecutor(workers, initializer=_end_with_parent))
+            pool = stack.enter_context(ProcessPoolExecutor(workers, initializer=end_with_parent))
         remaining = iter(to_do)
         try:
             while block := list(islice(remaining, BLOCK)):
@@ -104,7 +104,7 @@ def _look_into(
             raise
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Leave Ctrl-C to the parent, and end when it is gone, however it went."""
     parent = multiprocessing.parent_process()
     assert parent is not None  # this runs in a worker

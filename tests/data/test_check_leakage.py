@@ -1,11 +1,14 @@
 """Copies planted between splits and tasks: each is found as what it is, listed, counted, told by the exit."""
 
 import contextlib
+import inspect
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -252,3 +255,35 @@ def test_the_latest_is_not_a_test(data: Path) -> None:
     run = check(data, str(data / "test.jsonl"), str(data / "train_latest.jsonl"))
     assert run.returncode == 1
     assert "Does any test image occur in training? yes: 4 of 6" in run.stdout
+
+
+def look_and_die(file: str) -> dict[str, Any]:
+    """Stands for a worker that the system ends for want of memory."""
+    if file.endswith("train12.png"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_ends_the_run_with_one_line(data: Path) -> None:
+    script = (
+        "import sys; sys.path[:0] = sys.argv[1:3]\n"
+        "from pathlib import Path\n"
+        "from describe_images import scan_images\n"
+        "from dying import look_and_die\n"
+        "from emocaliber.jsonl import RecordError\n"
+        "files = [sys.argv[3] + f'/{n}.png' for n in range(40)] + [sys.argv[3] + '/train12.png']\n"
+        "try:\n"
+        "    scan_images(files, look_and_die, dict, seen=Path(sys.argv[3], 'seen'), method='', workers=2)\n"
+        "except RecordError as error:\n"
+        "    print(error)\n"
+    )
+    dying = "import os, signal\nfrom typing import Any\n\n" + inspect.getsource(look_and_die)
+    (data / "dying.py").write_text(dying)
+    for number in range(40):
+        picture(number).save(data / f"{number}.png")
+    main = data / "main.py"
+    main.write_text("if __name__ == '__main__':\n" + textwrap.indent(script, "    "))
+    command = [sys.executable, str(main), str(SCRIPT.parent), str(data), str(data)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert "a worker was killed, perhaps for memory" in ended.stdout, ended.stderr
