@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark_readers import BENCHMARKS, BadRow, RowReader
+from run_command import run_command
 from vecbench_files import path_inside
 from vecbench_outputs import place_images
 from vecbench_scan import scan
@@ -45,15 +46,7 @@ SEPARATORS = {"tab": "\t", "comma": ",", "semicolon": ";", "space": " "}
 def main() -> None:
     """Build the benchmark, or say why not and exit with 2."""
     args = parse_arguments()
-    try:
-        build(args)
-    except (RecordError, OSError) as error:
-        of_file = f"{getattr(error, 'filename', '')}: {getattr(error, 'strerror', '')}; give other paths"
-        print(f"error: {error if isinstance(error, RecordError) else of_file}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on where this one stopped", file=sys.stderr)
-        raise SystemExit(130) from None
+    run_command(lambda: build(args))
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -21,6 +21,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from run_command import run_command
+
 from emocaliber.command_line import CommandParser
 from emocaliber.taxonomy import PUBLISHED_TEST_ROWS, PUBLISHED_TRAIN_ROWS, TASKS
 
@@ -43,19 +45,7 @@ MARKS = {  # what tells the releases apart, the surest first
 def main() -> None:
     """Build the benchmark, or say why not and exit with 2."""
     args = parse_arguments()
-    from emocaliber.jsonl import RecordError
-
-    try:
-        build(args)
-    except RecordError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}; give other paths", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on where this one stopped", file=sys.stderr)
-        raise SystemExit(130) from None
+    run_command(lambda: build(args))
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -21,12 +21,12 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from describe_images import default_workers
+from run_command import run_command
 
 from emocaliber.command_line import CommandParser
 
@@ -41,20 +41,11 @@ MAX_RADIUS_BITS = 16  # a quarter of the bits: pictures that far apart have litt
 def main() -> None:
     """Compare the images, write the files, and tell by the exit status whether the test is clean."""
     args = parse_arguments()
-    from emocaliber.jsonl import RecordError
 
-    try:
-        n_leaks = check(args)
-    except RecordError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}; give other paths", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
-        raise SystemExit(130) from None
-    raise SystemExit(1 if n_leaks and not args.allow_leaks else 0)
+    def command() -> int:
+        return 1 if check(args) and not args.allow_leaks else 0
+
+    run_command(command)
 
 
 def parse_arguments() -> argparse.Namespace:

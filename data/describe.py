@@ -20,12 +20,12 @@ Each figure is there as PDF too.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from describe_images import default_workers
+from run_command import run_command
 
 from emocaliber.command_line import CommandParser
 
@@ -33,19 +33,7 @@ from emocaliber.command_line import CommandParser
 def main() -> None:
     """Describe the files, or say why not and exit with 2."""
     args = parse_arguments()
-    from emocaliber.jsonl import RecordError
-
-    try:
-        describe(args)
-    except RecordError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}; give other paths", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
-        raise SystemExit(130) from None
+    run_command(lambda: describe(args))
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -19,10 +19,11 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from run_command import run_command
 
 from emocaliber.command_line import CommandParser
 
@@ -41,20 +42,7 @@ COLUMN_NAMES = ("image_path", "task", "label", "split")
 def main() -> None:
     """Take, convert, check and report."""
     args = parse_arguments()
-    from emocaliber.jsonl import RecordError
-
-    try:
-        status = get(args)
-    except RecordError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}; give other paths", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
-        raise SystemExit(130) from None
-    raise SystemExit(status)
+    run_command(lambda: get(args))
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:

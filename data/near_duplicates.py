@@ -8,7 +8,6 @@ format or quality and mild changes of brightness; a mirrored or cropped copy has
 
 from __future__ import annotations
 
-import hashlib
 import math
 from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, Any
@@ -35,15 +34,13 @@ def fingerprint(path: str) -> dict[str, Any]:
     """
     import imagehash
 
-    from emocaliber.images import inspect_image, open_rgb
+    from emocaliber.images import inspect_image, open_rgb, pixels_sha256
 
     sha256 = inspect_image(path, decode=False).sha256
     image = open_rgb(path)
-    pixels = hashlib.sha256(b"%d x %d\n" % image.size)
-    pixels.update(image.tobytes())
     return {
         "sha256": sha256,
-        "pixels_sha256": pixels.hexdigest(),
+        "pixels_sha256": pixels_sha256(image),
         "phash": str(imagehash.phash(image, hash_size=8)),
         "fine_phash": str(imagehash.phash(image, hash_size=16)),
     }

@@ -69,13 +69,11 @@ def inspect_image(path: str | os.PathLike[str], *, decode: bool = True) -> Image
         # The base method: that of PNG decodes the pixels to look for what stands after them.
         orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)
         width, height = image.size
-        pixels_sha256 = None
+        pixels_digest = None
         if decode:
             rgb = _shown(image)
             width, height = rgb.size
-            digest = hashlib.sha256(b"%d x %d\n" % rgb.size)
-            digest.update(rgb.tobytes())
-            pixels_sha256 = digest.hexdigest()
+            pixels_digest = pixels_sha256(rgb)
         elif orientation in (5, 6, 7, 8):
             width, height = height, width
     return ImageFacts(
@@ -87,8 +85,15 @@ def inspect_image(path: str | os.PathLike[str], *, decode: bool = True) -> Image
         exif_rotated=orientation in range(2, 9),
         wrong_extension=_is_wrong_extension(path, format_),
         sha256=hashlib.sha256(content).hexdigest(),
-        pixels_sha256=pixels_sha256,
+        pixels_sha256=pixels_digest,
     )
+
+
+def pixels_sha256(rgb: Image.Image) -> str:
+    """The sum of an RGB image's size and pixels, as `ImageFacts` has it."""
+    digest = hashlib.sha256(b"%d x %d\n" % rgb.size)
+    digest.update(rgb.tobytes())
+    return digest.hexdigest()
 
 
 def open_rgb(path: str | os.PathLike[str]) -> Image.Image:

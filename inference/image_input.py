@@ -2,17 +2,15 @@
 
 import math
 import os
-import warnings
 from pathlib import Path
 
 from PIL import Image, ImageOps
 
-# A header can promise more pixels than the memory holds. Pillow refuses twice what it warns of.
-MAX_DECODED_PIXELS = 2 * 89_478_485
+from emocaliber.images import MAX_DECODED_PIXELS, to_rgb
+
 MAX_ASPECT_RATIO = 200  # Qwen2-VL's image processor refuses longer ones
 
-Image.MAX_IMAGE_PIXELS = MAX_DECODED_PIXELS // 2
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+Image.MAX_IMAGE_PIXELS = MAX_DECODED_PIXELS // 2  # Pillow refuses twice this
 
 
 class RowError(Exception):
@@ -81,29 +79,6 @@ def _check_size(path: Path, image: Image.Image) -> None:
             "image_too_narrow",
             f"{path}: {width} x {height} pixels; the model takes sides of at most 1 to {MAX_ASPECT_RATIO}",
         )
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to 8-bit RGB; 16-bit grey keeps its upper byte, transparent pixels become white."""
-    if image.mode.startswith("I") or image.mode == "F":
-        return _from_wide_grey(image).convert("RGB")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        page = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(page, layer).convert("RGB")
-    return image.convert("RGB")
-
-
-def _from_wide_grey(image: Image.Image) -> Image.Image:
-    import numpy as np
-
-    # Pillow's own conversion cuts values above 255 off, which turns a 16-bit photograph white.
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-    scales = [65535.0] if image.mode.startswith("I;") else [1.0, 255.0, 65535.0]
-    if image.mode == "I":
-        scales.remove(1.0)
-    full_scale = next((scale for scale in scales if values.max() <= scale), scales[-1])
-    return Image.fromarray(np.clip(values * (255.0 / full_scale), 0, 255).astype(np.uint8))
 
 
 def resized(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
