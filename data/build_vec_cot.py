@@ -122,25 +122,21 @@ def usable_rows(args: Namespace, rejected: Rejections) -> list[Row]:
 def ask(args: Namespace, rows: list[Row], template: str | None, cost: Cost) -> dict[str, dict[str, Any]]:
     """The teacher's answers by row id; stage 3 is asked only where it is filtered."""
     from vec_cot_prompt import messages, prompt_hash, question_text
-    from vec_cot_teacher import Question, Server, ask_all
+    from vec_cot_teacher import Question, Teacher, ask_all
 
-    server = Server(
-        args.teacher_url,
-        args.request,
-        os.environ.get(args.api_key_variable, ""),
-        args.timeout_s,
-        args.max_retries,
-        args.concurrency,
-        args.max_failures_in_a_row,
-    )
+    from emocaliber.chat_server import ChatServer
+
+    key = os.environ.get(args.api_key_variable, "").strip()
+    server = ChatServer(args.teacher_url, key, args.timeout_s, args.max_retries, args.concurrency)
+    teacher = Teacher(server, args.request, args.max_failures_in_a_row)
     questions = []
     for row in rows:
         if row.stage != "stage3" or args.filter_stage3:
             text = question_text(template, row, with_confidence=args.confidence_method == "teacher")
-            key = prompt_hash(row, text, args.request, args.max_pixels)
+            asked = prompt_hash(row, text, args.request, args.max_pixels)
             chat = partial(messages, args.image_root / row.image, text, args.max_pixels)
-            questions.append(Question(row.id, key, chat))
-    answers = ask_all(questions, server, args.output_dir / RAW_ANSWERS, cost)
+            questions.append(Question(row.id, asked, chat))
+    answers = ask_all(questions, teacher, args.output_dir / RAW_ANSWERS, cost)
     return {identity: answer for (identity, _), answer in answers.items()}
 
 

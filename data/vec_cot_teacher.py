@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from emocaliber.chat_completions import Completion, Failure
+from emocaliber.chat_server import ChatClient, ChatServer, ServerUnusable
+from emocaliber.images import ImageFault
 from emocaliber.jsonl import JsonlAppender, read_jsonl
-
-LONGEST_MESSAGE = 300
 
 
 class TeacherUnusable(RuntimeError):
@@ -36,16 +35,11 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Server:
-    """Where the teacher is and how it is asked. `request`: fields of the chat completion, the model's name
-    among them. The key is held in memory only."""
+class Teacher:
+    """Who is asked. `request`: fields of the chat completion, the model's name among them."""
 
-    url: str
-    request: dict[str, Any]
-    key: str = field(repr=False)
-    timeout_s: float
-    max_retries: int
-    concurrency: int
+    server: ChatServer
+    request: Mapping[str, Any]
     max_failures_in_a_row: int
 
 
@@ -91,7 +85,7 @@ def read_answers(path: Path, questions: Sequence[Question]) -> dict[tuple[str, s
 
 
 def ask_all(
-    questions: Sequence[Question], server: Server, path: Path, cost: Cost
+    questions: Sequence[Question], teacher: Teacher, path: Path, cost: Cost
 ) -> dict[tuple[str, str], dict[str, Any]]:
     """Answers to all questions: those on disk, and the others asked for and appended to `path` as they come.
 
@@ -112,16 +106,16 @@ def ask_all(
     with (
         JsonlAppender(path) as appender,
         tqdm(desc="teacher", mininterval=1.0, file=sys.stderr, **progress) as bar,
-        closing(_answers(missing, server)) as coming,
+        closing(_answers(missing, teacher)) as coming,
     ):
         for answer in coming:
             appender.write(answer)
             answers[answer["id"], answer["prompt_sha256"]] = answer
             failures = failures + 1 if "error" in answer else 0
-            if failures >= server.max_failures_in_a_row:
+            if failures >= teacher.max_failures_in_a_row:
                 error = answer["error"]
                 raise TeacherUnusable(
-                    f"{server.url}: {failures} failures in a row, the last {error['type']} "
+                    f"{teacher.server.url}: {failures} failures in a row, the last {error['type']} "
                     f"({error['message']}); mend the server, then give the same command again"
                 )
             if not failures:
@@ -131,90 +125,40 @@ def ask_all(
     return answers
 
 
-def _answers(questions: Iterable[Question], server: Server) -> Generator[dict[str, Any], None, None]:
-    """Yield the answers as they come, `concurrency` questions being under way at a time."""
-    from openai import OpenAI
-
-    # The client waits between its retries: longer each time, or as long as the server says.
-    client = OpenAI(
-        base_url=server.url,
-        api_key=server.key or "none",
-        timeout=server.timeout_s,
-        max_retries=server.max_retries,
-    )
-    left = iter(questions)
-    with client, _pool(server.concurrency) as pool:
-        under_way: set[Future[dict[str, Any]]] = set()
-        while True:
-            for question in islice(left, server.concurrency - len(under_way)):
-                under_way.add(pool.submit(_ask, client, question, server))
-            if not under_way:
-                return
-            done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield future.result()
-
-
-@contextmanager
-def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool that does not wait for questions under way when it is left early."""
-    pool = ThreadPoolExecutor(threads)
+def _answers(questions: Iterable[Question], teacher: Teacher) -> Generator[dict[str, Any], None, None]:
+    """Yield the answers as they come. Raises TeacherUnusable for a wrong key, address or name."""
+    asked = ((question, partial(_fields, question, teacher)) for question in questions)
     try:
-        yield pool
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        with closing(ChatClient(teacher.server).answers(asked)) as coming:
+            for came in coming:
+                if came is not None:
+                    question, outcome = came
+                    yield {"id": question.id, "prompt_sha256": question.prompt_sha256} | _as_answer(outcome)
+    except ServerUnusable as error:
+        remedy = (
+            "correct --teacher-url (it ends in /v1) or --teacher-model"
+            if error.status == 404
+            else "put it into the variable that --api-key-variable names"
+        )
+        raise TeacherUnusable(f"{error}; {remedy}") from None
 
 
-def _ask(client: Any, question: Question, server: Server) -> dict[str, Any]:
-    """One row's answer or error. Raises TeacherUnusable for a wrong key, address or name."""
-    import openai
-
-    from emocaliber.images import ImageFault
-
-    named = {"id": question.id, "prompt_sha256": question.prompt_sha256}
-    started = time.monotonic()
+def _fields(question: Question, teacher: Teacher) -> Mapping[str, Any] | Failure:
     try:
-        completion = client.chat.completions.create(messages=question.messages(), **_fields(server.request))
-        choice = completion.choices[0]
-        answer = {
-            "model": completion.model,
-            "answer": choice.message.content,
-            "refusal": getattr(choice.message, "refusal", None),
-            "finish_reason": choice.finish_reason,
-            "tokens_in": getattr(completion.usage, "prompt_tokens", None),
-            "tokens_out": getattr(completion.usage, "completion_tokens", None),
-            "latency_s": round(time.monotonic() - started, 3),
-        }
-    except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-        raise TeacherUnusable(
-            f"{server.url}: the key is refused (status {error.status_code}); "
-            "put it into the variable that --api-key-variable names"
-        ) from None
-    except openai.NotFoundError as error:
-        raise TeacherUnusable(
-            f"{server.url}: {_line(error, server)}; correct --teacher-url (it ends in /v1) or --teacher-model"
-        ) from None
-    except (openai.OpenAIError, ImageFault) as error:
-        return named | {"error": {"type": type(error).__name__, "message": _line(error, server)}}
-    except (
-        ValueError,
-        TypeError,
-        AttributeError,
-        IndexError,
-    ) as error:  # JSON that is none, or no completion
-        message = f"not a chat completion ({_line(error, server)})"
-        return named | {"error": {"type": "MalformedAnswer", "message": message}}
-    return named | answer
+        return {"messages": question.messages(), **teacher.request}
+    except ImageFault as fault:
+        return Failure(type(fault).__name__, str(fault))
 
 
-def _fields(request: Mapping[str, Any]) -> dict[str, Any]:
-    """What the protocol has by name, and the server's own fields beside it."""
-    known = {"model", "temperature", "top_p", "max_tokens", "max_completion_tokens", "seed"}
-    extra = {name: value for name, value in request.items() if name not in known}
-    return {name: request[name] for name in request if name in known} | {"extra_body": extra}
-
-
-def _line(error: Exception, server: Server) -> str:
-    """One line of an error, without the key, which servers may repeat."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return (text.replace(server.key, "***") if server.key else text)[:LONGEST_MESSAGE]
+def _as_answer(outcome: Completion | Failure) -> dict[str, Any]:
+    if isinstance(outcome, Failure):
+        return {"error": {"type": outcome.type, "message": outcome.message}}
+    return {
+        "model": outcome.model,
+        "answer": outcome.texts[0],
+        "refusal": outcome.refusal,
+        "finish_reason": outcome.finish_reason,
+        "tokens_in": outcome.n_prompt_tokens,
+        "tokens_out": outcome.n_response_tokens,
+        "latency_s": outcome.latency_s,
+    }

@@ -25,13 +25,25 @@ def read_jsonl(path: PathLike) -> Iterator[tuple[int, dict[str, Any]]]:
 
     Raises RecordError for a file that cannot be read and for a line that is not a JSON object.
     """
+    for number, row in read_jsonl_with_faults(path):
+        if isinstance(row, RecordError):
+            raise row
+        yield number, row
+
+
+def read_jsonl_with_faults(path: PathLike) -> Iterator[tuple[int, dict[str, Any] | RecordError]]:
+    """Read as `read_jsonl` does; a line that is not a JSON object is given as the error, not raised."""
     try:
         with _open_for_reading(path) as lines:
             for number, line in enumerate(lines, start=1):
-                where = f"{path}:{number}"
-                text = _text_of(line, where)
-                if text.strip():
-                    yield number, _object_in(text, where)
+                row: dict[str, Any] | RecordError | None
+                try:
+                    text = _text_of(line, f"{path}:{number}")
+                    row = _object_in(text, f"{path}:{number}") if text.strip() else None
+                except RecordError as error:
+                    row = error
+                if row is not None:
+                    yield number, row
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error) or "unexpected end of file"
         raise RecordError(f"{path}: cannot be read ({reason}); give a readable file of JSON lines") from None

@@ -1,27 +1,121 @@
-"""What the model is asked: the published prompt, with and without a stated confidence."""
+"""What the model is asked: the published prompt and its variants, by name."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+from emocaliber.records import record_candidates, record_images
 
 SYSTEM_PROMPT = "You are a helpful assistant."
 
-_QUESTION = "Which emotion might this image evoke? Choose the most likely one from {candidates}."
-_FORMAT = (
-    "Think step by step. Respond in the format: "
-    "<think>{{your reasoning}}</think><answer>{{your final answer}}</answer>{confidence}"
+TOP_K = 3
+"""How many emotions `top_k` asks for; all of them where there are fewer."""
+
+_QUESTION = "Which emotion might this image evoke? Choose the most likely one from {candidates}. "
+_STEPS = "Think step by step. "
+_FORMAT = "Respond in the format: "
+_THINK = "<think>{{your reasoning}}</think>"
+_ANSWER = "<answer>{{your final answer}}</answer>"
+_CONFIDENCE = "<confidence>{{your confidence}}</confidence>"
+_DISTRIBUTION = "<distribution>{{emotion}}: {{probability}}, {{emotion}}: {{probability}}, ...</distribution>"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question about an image.
+
+    `question`: its text, a format string with `candidates` and, in `top_k`, `k`; braces that the model is
+    to see are doubled. `elicits`: what follows the label in the answer: a `confidence`, nothing
+    (`no_confidence`), or a `<distribution>` over the `top_k` emotions or over all of them (`distribution`).
+    `has_reasoning`: it asks for reasoning before the answer.
+    """
+
+    name: str
+    question: str
+    elicits: Literal["confidence", "no_confidence", "top_k", "distribution"]
+    has_reasoning: bool
+
+
+PROMPTS: Mapping[str, Prompt] = MappingProxyType(
+    {
+        prompt.name: prompt
+        for prompt in (
+            Prompt(
+                "published",
+                _QUESTION + _STEPS + _FORMAT + _THINK + _ANSWER + _CONFIDENCE,
+                "confidence",
+                has_reasoning=True,
+            ),
+            Prompt(
+                "without_confidence",
+                _QUESTION + _STEPS + _FORMAT + _THINK + _ANSWER,
+                "no_confidence",
+                has_reasoning=True,
+            ),
+            Prompt(
+                "without_reasoning",
+                _QUESTION + _FORMAT + _ANSWER + _CONFIDENCE,
+                "confidence",
+                has_reasoning=False,
+            ),
+            Prompt(
+                "top_k",
+                _QUESTION + "Then give the {k} most likely ones, the most likely first, each with the "
+                "probability from 0.00 to 1.00 that it is the right one. "
+                + _FORMAT
+                + _ANSWER
+                + _DISTRIBUTION,
+                "top_k",
+                has_reasoning=False,
+            ),
+            Prompt(
+                "distribution",
+                _QUESTION
+                + _STEPS
+                + "Then give every emotion of the list, in its order, the probability from "
+                "0.00 to 1.00 that it is the right one; the probabilities sum to 1. "
+                + _FORMAT
+                + _THINK
+                + _ANSWER
+                + _DISTRIBUTION,
+                "distribution",
+                has_reasoning=True,
+            ),
+        )
+    }
 )
-_CONFIDENCE_FORMAT = "<confidence>{your confidence}</confidence>"
+"""The variants by name. `published` and `without_confidence` are the published prompts of inference and of
+stage 1. `top_k` follows Tian et al. 2023 (arXiv 2305.14975), whose top-k prompts ask for guesses with
+probabilities and no reasoning; a distribution over all labels is that of arXiv 2511.14275.
+"""
 
 
-def user_prompt(candidates: Sequence[str], *, with_confidence: bool = True) -> str:
-    """Give the text of the question, with the candidates listed as in the published prompt: `['a', 'b']`.
+def question(name: str, candidates: Sequence[str]) -> str:
+    """Give the text of one of `PROMPTS`, with the candidates listed as in the published prompt: `['a', 'b']`.
 
-    Stage 1 asks without a confidence, later stages and inference with one.
+    Raises KeyError for an unknown name, ValueError for candidates that are no list of labels.
     """
     if not candidates or isinstance(candidates, str):
         raise ValueError(f"candidates must be a list of at least one label, not {candidates!r}")
-    question = _QUESTION.format(candidates=[str(candidate) for candidate in candidates])
-    return f"{question} {_FORMAT.format(confidence=_CONFIDENCE_FORMAT if with_confidence else '')}"
+    labels = [str(candidate) for candidate in candidates]
+    return PROMPTS[name].question.format(candidates=labels, k=min(TOP_K, len(labels)))
+
+
+def user_prompt(candidates: Sequence[str], *, with_confidence: bool = True) -> str:
+    """Give the text of the published question.
+
+    Stage 1 asks without a confidence, later stages and inference with one.
+    """
+    return question("published" if with_confidence else "without_confidence", candidates)
+
+
+def prompted(record: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """Give `conversations` that ask one of `PROMPTS` about the images of a record, whatever its own ask.
+
+    Raises RecordError for a record without images or candidates.
+    """
+    return _asked(record_images(record), question(name, record_candidates(record)))
 
 
 def conversation(
@@ -32,10 +126,11 @@ def conversation(
     `image` is a path relative to the data root. The system prompt is not part of it: whoever renders the
     messages puts `SYSTEM_PROMPT` in front.
     """
-    content = [
-        {"type": "image", "image": image},
-        {"type": "text", "text": user_prompt(candidates, with_confidence=with_confidence)},
-    ]
+    return _asked([image], user_prompt(candidates, with_confidence=with_confidence))
+
+
+def _asked(images: Sequence[str], text: str) -> list[dict[str, Any]]:
+    content = [*({"type": "image", "image": image} for image in images), {"type": "text", "text": text}]
     return [{"role": "user", "content": content}]
 
 

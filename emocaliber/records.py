@@ -1,13 +1,9 @@
 """Rows of data and predictions: read and validate them, give them ids, merge answers into them."""
 
-import hashlib
-import json
-import reprlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
-from typing import Any
+from collections.abc import Iterable, Iterator
 
+from emocaliber.invalid_records import read_records_keeping_invalid
 from emocaliber.jsonl import (
     JsonlAppender,
     PathLike,
@@ -16,29 +12,37 @@ from emocaliber.jsonl import (
     write_jsonl_atomic,
     write_text_atomic,
 )
-from emocaliber.soft_truth import has_soft_truth, soft_truth
-from emocaliber.taxonomy import canonical_task, match_label, normalise_label
+from emocaliber.record_fields import (
+    RECORD_INVALID,
+    Record,
+    content_id,
+    is_invalid_record,
+    record_candidates,
+    record_images,
+    record_text,
+    shown,
+    validate_record,
+)
+from emocaliber.taxonomy import canonical_task
 
 __all__ = [
+    "RECORD_INVALID",
     "JsonlAppender",
     "Record",
     "RecordError",
+    "is_invalid_record",
     "iterate_records",
     "iterate_with_places",
     "merge_by_id",
     "read_jsonl",
     "read_records",
+    "read_records_keeping_invalid",
     "record_candidates",
     "record_images",
     "record_text",
     "write_jsonl_atomic",
     "write_text_atomic",
 ]
-
-Record = dict[str, Any]
-
-_shown = reprlib.Repr()
-_shown.maxstring = _shown.maxother = 80
 
 
 def read_records(*paths: PathLike, need_truth: bool = True) -> list[Record]:
@@ -54,18 +58,25 @@ def iterate_records(*paths: PathLike, need_truth: bool = True) -> Iterator[Recor
     predictions. `need_truth=False` accepts rows without `ground_truth`; otherwise a row may lack it only
     where `posterior` or `votes` are in its place. Raises RecordError.
     """
-    return (record for _, record in iterate_with_places(*paths, need_truth=need_truth))
+    return (record for _, record in iterate_with_places(*paths, need_truth=need_truth, allow_invalid=False))
 
 
-def iterate_with_places(*paths: PathLike, need_truth: bool = True) -> Iterator[tuple[str, Record]]:
-    """Read rows as `iterate_records` does, each with its place, `FILE:LINE`, for messages about it."""
+def iterate_with_places(
+    *paths: PathLike, need_truth: bool = True, allow_invalid: bool = True
+) -> Iterator[tuple[str, Record]]:
+    """Read rows as `iterate_records` does, each with its place, `FILE:LINE`, for messages about it.
+
+    `allow_invalid`: a row that says of itself that it is no valid record (`is_invalid_record`) is given as
+    it is: predictions hold such rows, and have to count them.
+    """
     seen: dict[str, tuple[PathLike, int]] = {}
     for path in paths:
         repeats: Counter[str] = Counter()
         for number, record in read_jsonl(path):
             where = f"{path}:{number}"
             try:
-                _validate(record, need_truth=need_truth)
+                if not (allow_invalid and is_invalid_record(record)):
+                    validate_record(record, need_truth=need_truth)
             except RecordError as error:
                 raise RecordError(f"{where}: {error}") from None
             record["task"] = canonical_task(record["task"])
@@ -73,7 +84,7 @@ def iterate_with_places(*paths: PathLike, need_truth: bool = True) -> Iterator[t
             remedy = "make ids unique"
             if identity is None:
                 remedy = "give each row in one file only, or give repeats ids of their own"
-                identity = _content_id(record)
+                identity = content_id(record)
                 repeats[identity] += 1
                 if repeats[identity] > 1:
                     identity = f"{identity}-{repeats[identity]}"
@@ -81,111 +92,10 @@ def iterate_with_places(*paths: PathLike, need_truth: bool = True) -> Iterator[t
             first = seen.get(identity)
             if first is not None:
                 raise RecordError(
-                    f"{where}: id {_shown.repr(identity)} is also that of {first[0]}:{first[1]}; {remedy}"
+                    f"{where}: id {shown.repr(identity)} is also that of {first[0]}:{first[1]}; {remedy}"
                 )
             seen[identity] = (path, number)
             yield where, {**record, "id": identity}
-
-
-def _validate(record: Record, *, need_truth: bool) -> None:
-    identity = record.get("id")
-    if identity is not None and (isinstance(identity, bool) or not isinstance(identity, str | int)):
-        raise RecordError(f"id is {_shown.repr(identity)}; make it a text or a whole number, or leave it out")
-    if identity == "":
-        raise RecordError("id is empty; leave it out to have one derived")
-    if not isinstance(record.get("task"), str) or not record["task"].strip():
-        raise RecordError("no task; give its name, such as EmoSet-8 (names of your own are allowed)")
-    candidates = record_candidates(record)
-    truth = record.get("ground_truth")
-    if truth is None and need_truth:
-        if not has_soft_truth(record):
-            raise RecordError(
-                "no ground_truth; give the true label, one of the candidates, or its posterior or votes"
-            )
-        soft_truth(record, tuple(candidates))  # it has to do as the truth
-    is_known = isinstance(truth, str) and (truth in candidates or match_label(truth, candidates) is not None)
-    if truth is not None and not is_known:
-        raise RecordError(
-            f"ground_truth {_shown.repr(truth)} is not among the candidates {_shown.repr(candidates)}; "
-            "correct one of them"
-        )
-    record_images(record)
-    if not record_text(record).strip():
-        raise RecordError("conversations ask nothing; put the question in as a text item of a user message")
-    if not isinstance(record.get("response", ""), str | None):
-        raise RecordError(f"response is {_shown.repr(record['response'])}; make it the text of the model")
-
-
-def record_candidates(record: Mapping[str, Any]) -> list[str]:
-    """Give the candidate labels of a row. Raises RecordError if they are missing or not told apart."""
-    if "candidates" not in record:
-        raise RecordError("no candidates; give the list of labels to choose from")
-    candidates = record["candidates"]
-    if not isinstance(candidates, list) or not candidates:
-        raise RecordError(f"candidates is {_shown.repr(candidates)}; make it a list of at least one label")
-    if all(isinstance(candidate, str) for candidate in candidates) and _are_told_apart(tuple(candidates)):
-        return list(candidates)
-    forms: set[str] = set()
-    for candidate in candidates:
-        form = normalise_label(candidate) if isinstance(candidate, str) else ""
-        if not form:
-            raise RecordError(f"candidates hold {_shown.repr(candidate)}; make every one a word")
-        if form in forms:
-            raise RecordError(f"candidates hold {_shown.repr(candidate)} twice; name each label once")
-        forms.add(form)
-    return list(candidates)
-
-
-@lru_cache(maxsize=256)
-def _are_told_apart(candidates: tuple[str, ...]) -> bool:
-    """Is every label a word, and no two the same; rows repeat the same few lists."""
-    forms = {normalise_label(candidate) for candidate in candidates}
-    return len(forms) == len(candidates) and "" not in forms
-
-
-def record_images(record: Mapping[str, Any]) -> list[str]:
-    """Give the image paths of a row, relative to the data root, from `images`, `image` or the messages.
-
-    Raises RecordError if there is none.
-    """
-    images = record.get("images") or record.get("image")
-    if not images:
-        images = [item.get("image") for item in _content_items(record) if item.get("type") == "image"]
-    images = [images] if isinstance(images, str) else images
-    if not isinstance(images, list) or not images:
-        raise RecordError("no image; give its path as `image` or as an image item of conversations")
-    for image in images:
-        if not isinstance(image, str) or not image.strip():
-            raise RecordError(f"an image is {_shown.repr(image)}; make it a path relative to the data root")
-    return images
-
-
-def record_text(record: Mapping[str, Any]) -> str:
-    """Give what the user messages of a row ask, without the images. Raises RecordError."""
-    texts = [item.get("text") for item in _content_items(record) if item.get("type") == "text"]
-    return "\n".join(text for text in texts if isinstance(text, str))
-
-
-def _content_items(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Give the content items of the user messages; a message that is a plain text is one text item."""
-    messages = record.get("conversations")
-    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise RecordError("no conversations; give a list of chat messages with `role` and `content`")
-    items: list[Mapping[str, Any]] = []
-    for message in messages:
-        content = message.get("content")
-        if message.get("role") == "user" and isinstance(content, str):
-            items.append({"type": "text", "text": content})
-        elif message.get("role") == "user" and isinstance(content, list):
-            items.extend(item for item in content if isinstance(item, dict))
-    return items
-
-
-def _content_id(record: Record) -> str:
-    """Give an id that depends on what is asked only: not on the answer, the truth or the place."""
-    parts = [record_images(record), record["task"], record_text(record), record["candidates"]]
-    digest = hashlib.sha256(json.dumps(parts).encode("ascii")).hexdigest()
-    return f"{record['task']}-{digest[:16]}"
 
 
 def merge_by_id(inputs: Iterable[Record], outputs: Iterable[Record]) -> list[Record]:
@@ -205,7 +115,7 @@ def merge_by_id(inputs: Iterable[Record], outputs: Iterable[Record]) -> list[Rec
         asked = {name: value for name, value in record.items() if name not in ("response", "error")}
         merged.append({**asked, **best.pop(record["id"], {})})
     if best:
-        first = _shown.repr(next(iter(best)))
+        first = shown.repr(next(iter(best)))
         raise RecordError(
             f"row {first}: an output of other data than these inputs; start a new output folder"
         )

@@ -4,17 +4,21 @@ import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Context, Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
+from emocaliber.distribution import StatedDistribution, read_distribution
+from emocaliber.response_pattern import SECTIONS, response_pattern
+from emocaliber.stated_number import NumberReading, read_number
 from emocaliber.taxonomy import labels_equal_to, labels_named_in, normalise_label
 
-SECTIONS = ("element", "human", "context", "interaction", "analysis")
-"""The five steps of the reasoning, in order."""
+__all__ = ["SECTIONS", "ParsedResponse", "parse", "parse_distribution", "render", "response_pattern"]
 
-_NAMES = ("think", *SECTIONS, "answer", "confidence")
+# What can follow the reasoning.
+_OUTER = ("answer", "confidence", "distribution")
+_NAMES = ("think", *SECTIONS, *_OUTER)
 _TAG = re.compile(rf"<(/?)({'|'.join(_NAMES)})\s{{0,8}}>", re.IGNORECASE | re.ASCII)
 
 _TAGS = tuple(f"<{slash}{name}>" for name in _NAMES for slash in ("", "/"))
@@ -30,18 +34,10 @@ _AS_RENDERED = re.compile(
     + r"\s*</think>\s*<answer>([^<]*)</answer>\s*(?:<confidence>([^<]*)</confidence>\s*)?"
 )
 
-# Quotes, brackets and markup that models put around a number.
-_WRAPPING = " \t\r\n{}[]()\"'`*,;:\u2018\u2019\u201c\u201d"
-_FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
-_NUMBER = re.compile(r"([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?)\s?(%?)")
-_DECIMAL_DIGIT = re.compile(r"\.[0-9]")
-_LONGEST_NUMBER = 64
-_EXACT = Context(prec=2 * _LONGEST_NUMBER)
 _LONGEST_REMEMBERED = 64
 
-# A label or a number, the reason if there is none, and flags.
+# A label, the reason if there is none, and flags.
 _LabelReading: TypeAlias = tuple[str | None, str | None, frozenset[str]]
-_NumberReading: TypeAlias = tuple[Decimal | None, str | None, frozenset[str]]
 
 
 class _Piece(NamedTuple):
@@ -84,9 +80,12 @@ class ParsedResponse:
 
     `label` is spelt as in the candidates. `label_reason`: `no_answer` (nothing was answered), `ambiguous`
     (more than one candidate), `not_a_candidate`. `confidence` is the decimal that was written, in [0, 1].
-    `confidence_reason`: `missing`, `not_a_number`, `out_of_range`. `flags`: `truncated` (the text stops
+    Without a confidence tag it is the probability of the label in a `<distribution>`, if there is one.
+    `confidence_reason`: `missing`, `not_a_number`, `out_of_range`, and for a distribution also the other
+    reasons of `StatedDistribution`. `flags`: `truncated` (the text stops
     inside an element), `fallback` (no answer tag, the label was read from the text after the reasoning),
-    `rescaled` (a confidence in (1, 100] without a percent sign), `synonym` (a synonym or a misspelling of
+    `rescaled` (a confidence in (1, 100] without a percent sign), `from_distribution` and `renormalised` (the
+    confidence is that of a distribution, and its sum was not 1), `synonym` (a synonym or a misspelling of
     the label), `malformed_reasoning` (not the five sections, each once, filled and in order, in one
     `<think>`). `reasoning` holds the sections that were found.
     """
@@ -112,7 +111,7 @@ def parse(text: str, candidates: Sequence[str]) -> ParsedResponse:
     pieces = _split(written)
     visible = _outside_reasoning(pieces)
     label, label_reason, label_flags = _read_label(visible, candidates)
-    confidence, confidence_reason, confidence_flags = _read_confidence(visible)
+    confidence, confidence_reason, confidence_flags = _read_confidence(visible, label, candidates)
     reasoning, well_formed = _read_reasoning(pieces)
     flags = {*label_flags, *confidence_flags}
     if not well_formed:
@@ -122,11 +121,20 @@ def parse(text: str, candidates: Sequence[str]) -> ParsedResponse:
     return ParsedResponse(label, label_reason, confidence, confidence_reason, frozenset(flags), reasoning)
 
 
+def parse_distribution(text: str, candidates: Sequence[str]) -> StatedDistribution:
+    """Read the last `<distribution>` outside the reasoning, `joy: 0.62, fear: 0.21`.
+
+    Returns a value for every input, never raises, and takes linear time.
+    """
+    written = text if isinstance(text, str) else ""
+    return _read_distribution(_outside_reasoning(_split(written)), candidates)
+
+
 def _read_as_rendered(match: re.Match[str], candidates: Sequence[str]) -> ParsedResponse:
     """Read what follows the grammar to the letter, as most answers do, in a fraction of the time."""
     *sections, answer, confidence = match.groups()
     label, label_reason, flags = _match_label(answer.strip(), candidates, is_fallback=False)
-    number, confidence_reason, confidence_flags = _read_number((confidence or "").strip(), is_closed=True)
+    number, confidence_reason, confidence_flags = read_number((confidence or "").strip(), is_closed=True)
     reasoning = dict(zip(SECTIONS, map(str.strip, sections), strict=True))
     return ParsedResponse(label, label_reason, number, confidence_reason, flags | confidence_flags, reasoning)
 
@@ -178,12 +186,12 @@ def _outside_reasoning(pieces: list[_Piece]) -> list[_Piece]:
 def _contents(visible: list[_Piece], name: str) -> Iterator[tuple[str, bool]]:
     """Yield, for every element of that name, its text and whether it is closed by a tag.
 
-    An element that is not closed ends where the next answer or confidence begins. One that is cut off
+    An element that is not closed ends where the next of `_OUTER` begins. One that is cut off
     right after its tag says nothing and is passed over.
     """
     inside: list[str] | None = None
     for piece in visible:
-        if piece.kind.lstrip("/") in ("answer", "confidence"):
+        if piece.kind.lstrip("/") in _OUTER:
             if inside is not None:
                 yield " ".join(inside), piece.kind == f"/{name}"
             inside = [] if piece.kind == name else None
@@ -223,14 +231,14 @@ def _match_any_label(text: str, candidates: tuple[str, ...], is_fallback: bool) 
     return None, "no_answer" if says_nothing else "not_a_candidate", frozenset()
 
 
-# Answers repeat, and so do confidences.
+# Answers repeat.
 _match_short_label = lru_cache(maxsize=4096)(_match_any_label)
 
 
 def _after_reasoning(visible: list[_Piece]) -> str:
-    """Give the text after the reasoning, confidences left out; nothing if the reasoning never ends."""
+    """Give the text after the reasoning without confidences; nothing if the reasoning never ends."""
     after: list[str] = []
-    in_think = in_section = in_confidence = False
+    in_think = in_section = in_stated = False
     for kind, text in visible:
         name = kind.lstrip("/")
         if name == "think" or kind == _REASONING:
@@ -239,44 +247,34 @@ def _after_reasoning(visible: list[_Piece]) -> str:
         elif name in SECTIONS:
             in_section = kind == name
             after.clear()
-        elif name == "confidence":
-            in_confidence = kind == name
-        elif kind == _TEXT and not in_confidence:
+        elif name in ("confidence", "distribution"):
+            in_stated = kind == name
+        elif kind == _TEXT and not in_stated:
             after.append(text)
     return "" if in_think or in_section else " ".join(after)
 
 
-def _read_confidence(visible: list[_Piece]) -> _NumberReading:
+def _read_confidence(visible: list[_Piece], label: str | None, candidates: Sequence[str]) -> NumberReading:
+    kinds = {piece.kind for piece in visible}
+    if "distribution" in kinds and "confidence" not in kinds:
+        return _read_probability(visible, label, candidates)
     stated, is_closed = _last(_contents(visible, "confidence")) or ("", True)
-    return _read_number(stated.strip(), is_closed=is_closed)
+    return read_number(stated.strip(), is_closed=is_closed)
 
 
-def _read_number(stated: str, *, is_closed: bool) -> _NumberReading:
-    """Read a confidence without surrounding white space; `is_closed`: nothing more can have followed."""
-    # Numbers are short; a longer text is not read at all, so that arithmetic on the result stays cheap.
-    if len(stated) > _LONGEST_NUMBER:
-        return None, "not_a_number", frozenset()
-    return _read_short_number(stated, is_closed)
-
-
-@lru_cache(maxsize=4096)
-def _read_short_number(stated: str, is_closed: bool) -> _NumberReading:
-    if not stated:
+def _read_probability(visible: list[_Piece], label: str | None, candidates: Sequence[str]) -> NumberReading:
+    found = _read_distribution(visible, candidates)
+    if found.probabilities is None:
+        return None, found.reason, frozenset()
+    if label is None or label not in found.probabilities:
         return None, "missing", frozenset()
-    bare = stated.translate(_FULL_WIDTH).rstrip(_WRAPPING + ".").lstrip(_WRAPPING)
-    match = _NUMBER.fullmatch(bare)
-    # `0.`, `8` or `1` without a closing tag is the beginning of some number, not that number.
-    if not match or not (is_closed or match[2] or _DECIMAL_DIGIT.search(match[1])):
-        return None, "not_a_number", frozenset()
-    number = Decimal(match[1])
-    if number == 0:
-        number = number.copy_abs()
-    is_rescaled = not match[2] and 1 < number <= 100
-    if match[2] or is_rescaled:
-        number = number.scaleb(-2, _EXACT)
-    if not 0 <= number <= 1:
-        return None, "out_of_range", frozenset()
-    return number, None, frozenset({"rescaled"} if is_rescaled else ())
+    flags = found.flags & {"renormalised", "rescaled"}
+    return found.probabilities[label], None, flags | {"from_distribution"}
+
+
+def _read_distribution(visible: list[_Piece], candidates: Sequence[str]) -> StatedDistribution:
+    text, is_closed = _last(_contents(visible, "distribution")) or ("", True)
+    return read_distribution(text, candidates, is_closed=is_closed)
 
 
 def _read_reasoning(pieces: list[_Piece]) -> tuple[dict[str, str], bool]:

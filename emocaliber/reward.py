@@ -30,7 +30,9 @@ NO_CONFIDENCE = -1.0
 """The value of `confidence` where none could be read."""
 
 _CLIP = 0.001
-_MALFORMED_FLAGS = frozenset({"fallback", "malformed_reasoning", "rescaled", "truncated"})
+_MALFORMED_FLAGS = frozenset(
+    {"fallback", "from_distribution", "malformed_reasoning", "rescaled", "truncated"}
+)
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 

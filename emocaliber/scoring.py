@@ -5,10 +5,14 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
-from emocaliber.records import RecordError, record_candidates, record_images
+from emocaliber.records import RecordError, is_invalid_record, record_candidates, record_images
 from emocaliber.response import ParsedResponse, parse
 from emocaliber.soft_truth import most_probable, soft_truth
 from emocaliber.taxonomy import canonical_task, match_label, task_group
+
+UNKNOWN_TRUTH = "not told"
+"""The truth of a row whose record is not valid and does not tell one. No answer equals it, nor what the paper
+protocol calls the label of a row without one."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +48,20 @@ def score(record: Mapping[str, Any]) -> ScoredRow:
     The label counts only if `parse` finds one; no label is a wrong answer. A row with an error, or without
     a response (see `response_of`), is `failed`, whatever else it holds. A row without `ground_truth` whose
     distribution is known has its most probable label as the truth, of equally probable ones the first
-    candidate.
-    Raises RecordError for a row that is not valid.
+    candidate. A row that stands for an invalid record has failed; what is not known of it is empty, its
+    truth `UNKNOWN_TRUTH`.
+    Raises RecordError for any other row that is not valid.
     """
+    candidates: tuple[str, ...]
+    posterior: dict[str, float] | None
     try:
         candidates = tuple(record_candidates(record))
         posterior = soft_truth(record, candidates)
         truth = _truth(record, candidates, posterior)
     except RecordError as error:
-        raise RecordError(f"row {record.get('id')!r}: {error}") from None
+        if not is_invalid_record(record):
+            raise RecordError(f"row {record.get('id')!r}: {error}") from None
+        candidates, posterior, truth = (), None, UNKNOWN_TRUTH
     response = response_of(record)
     has_failed = response is None
     parsed = _NOTHING if response is None else parse(response, candidates)

@@ -16,7 +16,7 @@ SAMPLES = 64
 SAMPLE_BYTES = 2**16
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_WEIGHTS = "*.safetensors"
 _DECIDING = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.txt", "*.model")
 _LAYOUT_FILES = ("training_args.bin", "trainer_state.json", "args.json")
 
@@ -33,6 +33,14 @@ class Checkpoint:
     model_type: str | None
     max_positions: int | None
     own_max_pixels: int | None
+    image_factor: int = 28
+    """The side in pixels of the square that becomes one image token; Qwen2.5-VL's, where it is not known."""
+    vocabulary: int | None = None
+    """The number of tokens that the model knows."""
+
+
+NO_CHECKPOINT = Checkpoint("(of the server)", None, None, {}, None, None, None, None)
+"""Of a run whose model is behind a server and whose folder is not given."""
 
 
 def open_checkpoint(name: str) -> Checkpoint:
@@ -52,7 +60,7 @@ def open_checkpoint(name: str) -> Checkpoint:
     config = _read_config(
         path / "config.json", f"{name}: no config.json; give --checkpoint a checkpoint folder"
     )
-    weights = sorted(file for pattern in _WEIGHTS for file in path.glob(pattern))
+    weights = sorted(path.glob(_WEIGHTS))
     _check_weights(name, path, weights)
     if not any((path / file).is_file() for file in ("tokenizer.json", "vocab.json")):
         raise RecordError(f"{name}: no tokenizer.json; copy the tokenizer of its base model there")
@@ -64,8 +72,10 @@ def open_checkpoint(name: str) -> Checkpoint:
         files={file.name: file.stat().st_size for file in files},
         weights_bytes=sum(file.stat().st_size for file in weights),
         model_type=config.get("model_type"),
-        max_positions=_max_positions(config),
+        max_positions=_of_text(config, "max_position_embeddings"),
         own_max_pixels=_own_max_pixels(path),
+        image_factor=_image_factor(config),
+        vocabulary=_of_text(config, "vocab_size"),
     )
 
 
@@ -86,6 +96,11 @@ def _read_config(path: Path, if_missing: str) -> dict[str, Any]:
 
 
 def _check_weights(name: str, path: Path, weights: list[Path]) -> None:
+    if not weights and any(path.glob("*.bin")):
+        raise RecordError(
+            f"{name}: weights in *.bin only, which can run any code when they are loaded; convert them to "
+            "safetensors (save_pretrained of transformers does)"
+        )
     if not weights:
         raise RecordError(
             f"{name}: no weights (*.safetensors); training has not finished or they were not copied"
@@ -144,12 +159,19 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-def _max_positions(config: dict[str, Any]) -> int | None:
+def _of_text(config: dict[str, Any], name: str) -> int | None:
+    """Read a whole number of the language model, which stands apart in newer configurations."""
     text = config.get("text_config")
     for part in (text if isinstance(text, dict) else {}, config):
-        if isinstance(part.get("max_position_embeddings"), int):
-            return int(part["max_position_embeddings"])
+        if isinstance(part.get(name), int):
+            return int(part[name])
     return None
+
+
+def _image_factor(config: dict[str, Any]) -> int:
+    vision = config.get("vision_config")
+    vision = vision if isinstance(vision, dict) else {}
+    return int(vision.get("patch_size", 14)) * int(vision.get("spatial_merge_size", 2))
 
 
 def _own_max_pixels(path: Path) -> int | None:

@@ -1,105 +1,81 @@
-"""vLLM as this room uses it: a stream of requests in, a stream of answers out."""
+"""vLLM as this room uses it: rows in, their answers out, many at a time."""
 
-import copy
 import gc
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from typing import Any
 
-from engine_settings import EngineSettings, engine_arguments, runs_on_cpu
+from backend import Answer, Asking, EngineError, Refusal
+from chat_tokenizer import ChatTokenizer
+from engine_settings import EngineSettings, engine_arguments, physical_cores, runs_on_cpu
 from image_input import RowError
-from prepare import PixelBudget, Preparer, Refusal, Request
+from prepare import PixelBudget, Preparer, Request
+from probes import Probe, askable, probes, with_confidences
+
+from emocaliber.response_pattern import response_pattern
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How tokens are drawn; the seed is each row's own."""
+@dataclass
+class _Probing:
+    """A row whose response is there and whose probes are under way."""
 
-    temperature: float
-    top_p: float
-    max_new_tokens: int
-    n_samples: int = 1
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the engine gave back for one row."""
-
-    id: str
-    response: str
-    finish_reason: str
-    n_image_tokens: int
-    n_prompt_tokens: int
-    n_response_tokens: int
-    samples: list[str] | None = None
-
-
-class EngineError(RuntimeError):
-    """The engine, not a row, failed: the rows that have no answer yet can be asked again later."""
+    answer: Answer
+    probes: list[Probe]
+    logprobs: dict[int, float] = field(default_factory=dict)
 
 
 class Engine:
-    """A loaded checkpoint that answers a stream of requests, many at a time."""
+    """A loaded checkpoint that answers a stream of rows; a `backend.Backend`."""
 
-    def __init__(self, settings: EngineSettings) -> None:
+    def __init__(self, settings: EngineSettings, asking: Asking) -> None:
         """Load the checkpoint: seconds for a small one, minutes for a large one. Raises EngineError."""
         try:
             import vllm
-            from vllm.sampling_params import RequestOutputKind
+            from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
             self.settings = settings
+            self.asking = asking
             self.arguments = engine_arguments(settings, on_cpu=runs_on_cpu())
             self._llm = vllm.LLM(**self.arguments)
         except Exception as error:
             raise EngineError(f"vLLM could not load {settings.checkpoint}: {_first_line(error)}") from error
         self._sampling_params = vllm.SamplingParams
+        self._structured_outputs = StructuredOutputsParams
         self._final_only = RequestOutputKind.FINAL_ONLY
         self._engine = self._llm.llm_engine
         self._hf_config = self._engine.model_config.hf_config
         if not hasattr(self._hf_config, "image_token_id"):
             raise EngineError(f"{settings.checkpoint} is a {self._hf_config.model_type}: it takes no images")
-        # A copy of its own, under a lock: prompts are encoded in other threads than the engine's.
-        self._tokenizer = copy.deepcopy(self._llm.get_tokenizer())
-        self._tokenizer_lock = threading.Lock()
+        video_token_id = getattr(self._hf_config, "video_token_id", None)
+        self._visual_token_ids = {self._hf_config.image_token_id, video_token_id} - {None}
+        self.tokenizer = ChatTokenizer(settings.checkpoint, self._llm.get_tokenizer())
+        self.preparer = self._preparer()
         self._render_lock = threading.Lock()
+        self._requests: dict[str, Request] = {}
+        self._probing: dict[str, _Probing] = {}
         # What is loaded stays: the collector need not look through it again and again.
         gc.collect()
         gc.freeze()
-        self._template = self._tokenizer.chat_template or _processor_template(settings.checkpoint)
 
-    def encode(self, messages: list[dict[str, Any]]) -> list[int]:
-        """Render chat messages by the checkpoint's template, up to where the answer begins, as token ids."""
-        with self._tokenizer_lock:
-            text = self._tokenizer.apply_chat_template(
-                messages, chat_template=self._template, tokenize=False, add_generation_prompt=True
-            )
-            ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-            return ids
-
-    @property
-    def refill(self) -> int:
-        """The number of rows that are put into the engine at a time."""
-        return max(1, self.settings.max_in_flight // 4)
-
-    def preparer(self, image_root: Path, seed: int) -> Preparer:
-        """Give what turns records into requests for this checkpoint."""
+    def _preparer(self) -> Preparer:
         vision = self._hf_config.vision_config
         factor = vision.patch_size * vision.spatial_merge_size
-        video = getattr(self._hf_config, "video_token_id", None)
+        asking = self.asking
         return Preparer(
-            encode=self.encode,
-            render=self.render,
+            encode=self.tokenizer.encode,
+            render=self._render,
             image_token_id=self._hf_config.image_token_id,
-            forbidden_token_ids=frozenset() if video is None else frozenset([video]),
+            forbidden_token_ids=frozenset(self._visual_token_ids - {self._hf_config.image_token_id}),
             max_model_len=self.settings.max_model_len,
-            budget=PixelBudget(self.settings.min_pixels, self.settings.max_pixels, factor),
-            image_root=image_root,
-            seed=seed,
+            budget=PixelBudget(asking.min_pixels, asking.max_pixels, factor),
+            image_root=asking.image_root,
+            seed=asking.seed,
+            prompt=asking.prompt,
         )
 
-    def render(self, request: Request) -> Any:
+    def _render(self, request: Request) -> Any:
         """Give the engine's own input for a request: images cut into patches, their tokens put in.
 
         May be called from other threads. Raises RowError if the engine does not take the request, EngineError
@@ -118,59 +94,117 @@ class Engine:
             )
         return rendered
 
-    def answers(
-        self, prepared: Iterable[Request | Refusal], sampling: Sampling
-    ) -> Iterator[Answer | Refusal | None]:
+    def answers(self, records: Iterable[Mapping[str, Any]]) -> Generator[Answer | Refusal | None, None, None]:
         """Yield every row's outcome as it comes, in any order, and None after a step that finished no row.
 
         Keeps up to `max_in_flight` rows in the engine and refills it when a quarter of them are done, so that
         images are encoded in groups. Raises EngineError when the engine fails.
         """
-        rows = iter(prepared)
-        exhausted = False
-        low = self.settings.max_in_flight - self.refill
+        refill = max(1, self.settings.max_in_flight // 4)
+        threads = min(4, physical_cores())
+        with closing(self.preparer.prepare_ahead(records, threads=threads, ahead=refill)) as prepared:
+            yield from self._answers(prepared, refill)
+
+    def _answers(self, rows: Iterator[Request | Refusal], refill: int) -> Iterator[Answer | Refusal | None]:
+        most, exhausted = self.settings.max_in_flight, False
         while True:
-            if not exhausted and self._engine.get_num_unfinished_requests() <= low:
-                while self._engine.get_num_unfinished_requests() < self.settings.max_in_flight:
+            if not exhausted and self._engine.get_num_unfinished_requests() <= most - refill:
+                while self._engine.get_num_unfinished_requests() < most:
                     row = next(rows, None)
                     if row is None:
                         exhausted = True
                         break
-                    refusal = row if isinstance(row, Refusal) else self._add(row, sampling)
+                    refusal = row if isinstance(row, Refusal) else self._add(row)
                     if refusal is not None:
                         yield refusal
             if not self._engine.has_unfinished_requests():
                 return
-            finished = [output for output in self._step() if output.finished]
-            yield from map(self._answer, finished)
-            if not finished:
+            came = [self._take(output) for output in self._step() if output.finished]
+            answers = [answer for answer in came if answer is not None]
+            yield from answers
+            if not answers:
                 yield None
 
-    def _add(self, request: Request, sampling: Sampling) -> Refusal | None:
+    def _add(self, request: Request) -> Refusal | None:
         try:
-            self._engine.add_request(request.id, request.rendered, self._params(request, sampling))
+            params = self._params(request)
+        except ValueError as error:  # a label that no grammar can hold
+            return Refusal(request.id, "prompt_invalid", _first_line(error))
+        try:
+            self._engine.add_request(f"row:{request.id}", request.rendered, params)
         except ValueError as error:
             return Refusal(request.id, "request_refused", _first_line(error))
         except Exception as error:
             raise EngineError(f"the engine failed: {_first_line(error)}") from error
+        self._requests[request.id] = request
         return None
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> int:
+    def _take(self, output: Any) -> Answer | Refusal | None:
+        """Give what a finished request of the engine completes: a row, or nothing as yet."""
+        kind, _, row_id = output.request_id.partition(":")
+        if kind != "row":
+            return self._take_probe(int(kind), row_id, output)
+        request = self._requests.pop(row_id)
+        answer = self._answer(row_id, output)
+        asked = probes(request, answer.response, self.asking.confidences, self.tokenizer)
+        room = self.settings.max_model_len - (answer.n_prompt_tokens or 0)
+        asked = askable(asked, room, self._visual_token_ids)
+        if not asked:
+            return answer
+        try:
+            for number, probe in enumerate(asked):
+                prompt = {
+                    **request.rendered,
+                    "prompt_token_ids": [*request.rendered["prompt_token_ids"], *probe.token_ids],
+                }
+                self._engine.add_request(f"{number}:{row_id}", prompt, self._scoring)
+        except Exception as error:
+            raise EngineError(f"the engine failed to score row {row_id}: {_first_line(error)}") from error
+        self._probing[row_id] = _Probing(answer, asked)
+        return None
+
+    def _take_probe(self, number: int, row_id: str, output: Any) -> Answer | None:
+        row = self._probing[row_id]
+        n_scored = row.probes[number].n_scored
+        scored = zip(output.prompt_token_ids[-n_scored:], output.prompt_logprobs[-n_scored:], strict=True)
+        row.logprobs[number] = sum(logprobs[token].logprob for token, logprobs in scored)
+        if len(row.logprobs) < len(row.probes):
+            return None
+        del self._probing[row_id]
+        logprobs = [row.logprobs[number] for number in range(len(row.probes))]
+        return with_confidences(row.answer, row.probes, logprobs, row.answer.n_prompt_tokens or 0)
+
+    @property
+    def _scoring(self) -> Any:
+        return self._sampling_params(
+            temperature=0, max_tokens=1, prompt_logprobs=0, output_kind=self._final_only
+        )
+
+    def generate(self, requests: Sequence[Request]) -> int:
         """Ask for rows by one call of `LLM.generate`, to compare with; gives the number of tokens."""
         outputs = self._llm.generate(
             [_prompt(request) for request in requests],
-            [self._params(request, sampling) for request in requests],
+            [self._params(request) for request in requests],
             use_tqdm=False,
         )
         return sum(len(output.outputs[0].token_ids) for output in outputs)
 
-    def _params(self, request: Request, sampling: Sampling) -> Any:
+    def _params(self, request: Request) -> Any:
+        asking = self.asking
+        structured = None
+        if asking.constrain:
+            structured = self._structured_outputs(
+                regex=response_pattern(
+                    asking.prompt or "published", request.candidates, longest_section=asking.longest_section
+                )
+            )
         return self._sampling_params(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            max_tokens=sampling.max_new_tokens,
-            n=sampling.n_samples,
+            temperature=asking.temperature,
+            top_p=asking.top_p,
+            max_tokens=asking.max_new_tokens,
+            n=asking.n_samples,
             seed=request.seed,
+            structured_outputs=structured,
             output_kind=self._final_only,
         )
 
@@ -180,11 +214,11 @@ class Engine:
         except Exception as error:
             raise EngineError(f"the engine failed: {_first_line(error)}") from error
 
-    def _answer(self, output: Any) -> Answer:
+    def _answer(self, row_id: str, output: Any) -> Answer:
         completions = sorted(output.outputs, key=lambda completion: completion.index)
         completion = completions[0]
         return Answer(
-            id=output.request_id,
+            id=row_id,
             response=completion.text,
             finish_reason=completion.finish_reason,
             n_image_tokens=self._count_image_tokens(output.prompt_token_ids),
@@ -199,22 +233,6 @@ class Engine:
 
 def _prompt(request: Request) -> dict[str, Any]:
     return {"prompt_token_ids": request.prompt_token_ids, "multi_modal_data": {"image": request.images}}
-
-
-def as_output(outcome: Answer | Refusal) -> dict[str, Any]:
-    """Give the fields that an outcome adds to its record, the id included."""
-    if isinstance(outcome, Refusal):
-        return {"id": outcome.id, "error": {"type": outcome.type, "message": outcome.message}}
-    return {name: value for name, value in asdict(outcome).items() if value is not None}
-
-
-def _processor_template(checkpoint: str) -> str:
-    from transformers import AutoProcessor
-
-    template = AutoProcessor.from_pretrained(checkpoint).chat_template
-    if not template:
-        raise EngineError(f"{checkpoint} has no chat template (chat_template.jinja); copy its base model's")
-    return str(template)
 
 
 def _first_line(error: BaseException) -> str:

@@ -75,6 +75,9 @@ def engine_arguments(settings: EngineSettings, *, on_cpu: bool) -> dict[str, Any
     """Give the keyword arguments of `vllm.LLM`."""
     arguments: dict[str, Any] = {
         "model": settings.checkpoint,
+        # Neither code nor pickles from a checkpoint: it may come from anywhere.
+        "trust_remote_code": False,
+        "load_format": "safetensors",
         "dtype": settings.dtype,
         "max_model_len": settings.max_model_len,
         "max_num_seqs": settings.max_in_flight,

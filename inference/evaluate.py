@@ -24,6 +24,7 @@ from emocaliber.command_line import CommandParser
 from emocaliber.records import JsonlAppender, Record, RecordError, iterate_with_places
 
 if TYPE_CHECKING:
+    from emocaliber.report.confidences import ConfidenceCollector
     from emocaliber.report.page import PageRow
     from emocaliber.report.paper import PaperProtocol
     from emocaliber.report.samples import SampleCollector
@@ -116,6 +117,7 @@ class Run:
         self._n_rows = 0
         self._paper: PaperProtocol | None = None
         self._samples: SampleCollector | None = None
+        self._confidences: ConfidenceCollector | None = None
         self._clusters = _read_clusters(arguments.clusters)
         self._n_clustered = 0
 
@@ -152,14 +154,18 @@ class Run:
             return self._write_default(folder, rows)
 
     def _write_default(self, folder: Path, rows: Iterator["ScoredRow"]) -> list[str]:
+        from emocaliber.report.confidences import ConfidenceCollector
         from emocaliber.report.samples import SampleCollector
         from emocaliber.report.summary import evaluate
 
         arguments = self._arguments
-        self._samples = SampleCollector()
+        self._samples, self._confidences = SampleCollector(), ConfidenceCollector()
         evaluation = evaluate(rows, self._failures, "default", arguments.draws, arguments.seed)
         samples = self._samples.report(arguments.draws, arguments.seed)
-        content, printed = write_default(folder, evaluation, samples, arguments.predictions, self._paper)
+        confidences = self._confidences.report(arguments.draws, arguments.seed)
+        content, printed = write_default(
+            folder, evaluation, samples, confidences, arguments.predictions, self._paper
+        )
         if not arguments.no_figures:
             printed += write_figures(folder, evaluation)
         if self._has_page():
@@ -180,8 +186,11 @@ class Run:
         for place, record in _records(self._arguments.predictions):
             try:
                 row = score(record)
-                if self._samples is not None:
-                    self._samples.add(record, row)
+                cluster = self._clusters.get(row.image_key or "")
+                drawn = row if cluster is None else replace(row, image_key=cluster)
+                for collector in (self._samples, self._confidences):
+                    if collector is not None:
+                        collector.add(record, drawn)
             except RecordError as error:
                 raise RecordError(f"{place}: {error}") from None
             if row.status == "failed":
@@ -192,14 +201,13 @@ class Run:
             if self._paper is not None:
                 self._paper.add(record, row)
             if self._has_page():
+                # Of the row, not of its cluster: the page takes the image's path from the key.
                 image = (row.image_key or "").split("\n")[0] or None
                 self._page_rows.append(page_row(row, record, image))
             else:
                 self._page_rows.clear()
-            # Last: the page takes the image's path from the key.
-            cluster = self._clusters.get(row.image_key or "")
             self._n_clustered += cluster is not None
-            yield row if cluster is None else replace(row, image_key=cluster)
+            yield drawn
         if self._clusters and not self._n_clustered:
             raise RecordError(
                 f"{self._arguments.clusters}: none of its images occurs in the predictions; make it from the "

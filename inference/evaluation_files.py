@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from emocaliber.records import write_text_atomic
 
 if TYPE_CHECKING:
+    from emocaliber.report.confidences import ConfidenceReport
     from emocaliber.report.paper import PaperProtocol
     from emocaliber.report.results import Evaluation
     from emocaliber.report.samples import SampleReport
@@ -17,6 +18,7 @@ def write_default(
     folder: Path,
     evaluation: "Evaluation",
     samples: "SampleReport | None",
+    confidences: "ConfidenceReport | None",
     predictions: Sequence[str],
     paper: "PaperProtocol | None",
 ) -> tuple[dict[str, Any], list[str]]:
@@ -26,15 +28,20 @@ def write_default(
         The content of metrics.json, and the lines to print.
     """
     from emocaliber.report.as_json import metrics_content
+    from emocaliber.report.confidences_section import best_lines
     from emocaliber.report.logs import confidence_part, metric_conf_log, metric_log, metric_part
     from emocaliber.report.sections import pooling_warnings
 
-    content = metrics_content(evaluation, {"predictions": list(predictions)}, samples)
+    content = metrics_content(evaluation, {"predictions": list(predictions)}, samples, confidences)
     difference = "" if paper is None else _write_paper_beside(folder, paper, content)
     write_text_atomic(folder / "metric.log", metric_log(evaluation))
-    write_text_atomic(folder / "metric_conf.log", metric_conf_log(evaluation, samples) + difference)
+    write_text_atomic(
+        folder / "metric_conf.log", metric_conf_log(evaluation, samples, confidences) + difference
+    )
     _write_metrics(folder, content)
     printed = [metric_part(evaluation), "", confidence_part(evaluation), *pooling_warnings(evaluation)]
+    if confidences is not None:
+        printed += ["", *best_lines(confidences)]
     if difference:
         printed.append(difference.rstrip("\n"))
     return content, printed

@@ -2,15 +2,25 @@
 
 import math
 import os
+import re
+import stat
+from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image, ImageOps
 
 from emocaliber.images import MAX_DECODED_PIXELS, to_rgb
 
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""What is decoded, judged by content. Pillow knows more: EPS, for one, runs a PostScript interpreter."""
+
 MAX_ASPECT_RATIO = 200  # Qwen2-VL's image processor refuses longer ones
 
 Image.MAX_IMAGE_PIXELS = MAX_DECODED_PIXELS // 2  # Pillow refuses twice this
+
+URL = re.compile(r"://|^(data|https?|ftps?|file|s3|gs|blob|javascript):", re.IGNORECASE)
+"""What is not the path of a file, in the name of an image."""
+_LONGEST_SHOWN = 300
 
 
 class RowError(Exception):
@@ -27,7 +37,7 @@ def locate(image_root: Path, name: str) -> Path:
 
     Only the name is judged: a symbolic link inside the root may lead elsewhere.
     """
-    if "://" in name or "\0" in name:
+    if URL.search(name) or "\0" in name:
         raise RowError(
             "image_outside_root", f"image {name[:200]!r} is not a path; download it below the root"
         )
@@ -46,38 +56,63 @@ def load_image(path: Path) -> Image.Image:
 
     Raises RowError: image_missing, image_unreadable, image_too_large, image_too_narrow.
     """
-    if not path.exists():
-        raise RowError("image_missing", f"no file {path}; check --image-root")
-    if not path.is_file():
-        raise RowError("image_unreadable", f"{path} is not a file")
+    name = _shown(path)
+    _check_file(path, name)
     try:
-        with Image.open(path) as image:
-            _check_size(path, image)
+        with Image.open(path, formats=_known_formats()) as image:
+            _check_size(name, *image.size)
             rgb = to_rgb(ImageOps.exif_transpose(image))
     except RowError:
         raise
     except Image.DecompressionBombError:
         raise RowError(
-            "image_too_large", f"{path}: more than the {MAX_DECODED_PIXELS:,} pixels that are decoded"
+            "image_too_large", f"{name}: more than the {MAX_DECODED_PIXELS:,} pixels that are decoded"
         ) from None
     except Image.UnidentifiedImageError:
-        raise RowError("image_unreadable", f"{path}: not an image of a known format") from None
+        raise RowError("image_unreadable", f"{name}: not an image of a known format") from None
     except Exception as error:  # a decoder that is fed damaged bytes may raise anything
-        raise RowError("image_unreadable", f"{path}: {type(error).__name__}: {str(error)[:200]}") from None
+        reason = " ".join(f"{type(error).__name__}: {str(error)[:200]}".split())
+        raise RowError("image_unreadable", f"{name}: {reason}") from None
     return rgb
 
 
-def _check_size(path: Path, image: Image.Image) -> None:
-    width, height = image.size
+def _check_file(path: Path, name: str) -> None:
+    """Raise RowError for what is no file: opening a pipe would wait for its writer."""
+    try:
+        is_file = stat.S_ISREG(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        raise RowError("image_missing", f"no file {name}; check --image-root") from None
+    except (OSError, ValueError) as error:  # too long, no permission, a loop of links; not encodable
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise RowError("image_missing", f"no file {name} ({reason}); check --image-root") from None
+    if not is_file:
+        raise RowError("image_unreadable", f"{name} is not a file")
+
+
+def _shown(path: Path) -> str:
+    """The path on one line, a long one without its middle."""
+    text = str(path)
+    text = text if text.isprintable() else ascii(text)[1:-1]
+    half = _LONGEST_SHOWN // 2
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:half]}…{text[-half:]}"
+
+
+@lru_cache(maxsize=1)
+def _known_formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)  # Pillow may be built without some
+
+
+def _check_size(name: str, width: int, height: int) -> None:
     if width * height > MAX_DECODED_PIXELS:
         raise RowError(
             "image_too_large",
-            f"{path}: {width} x {height} pixels, more than the {MAX_DECODED_PIXELS:,} that are decoded",
+            f"{name}: {width} x {height} pixels, more than the {MAX_DECODED_PIXELS:,} that are decoded",
         )
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
         raise RowError(
             "image_too_narrow",
-            f"{path}: {width} x {height} pixels; the model takes sides of at most 1 to {MAX_ASPECT_RATIO}",
+            f"{name}: {width} x {height} pixels; the model takes sides of at most 1 to {MAX_ASPECT_RATIO}",
         )
 
 

@@ -1,26 +1,30 @@
-"""Run a checkpoint over a benchmark with vLLM: every row of the data file gets a response or a named error.
+"""Run a model over a benchmark, or over images of your own: every row gets a response or a named error.
 
 Finished rows are on disk as they finish. The same command again continues where it stopped; other arguments
 in the same output folder are refused. Writes predictions.jsonl, error.jsonl, merged.jsonl and run.json.
 """
 
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 
-from engine import Engine, EngineError, Sampling, as_output
-from engine_settings import EngineSettings, physical_cores, prepare_environment, runs_on_cpu
-from plan import Plan, make_plan, parse_arguments
+from answer_rows import answer_rows, check_failures
+from arguments import parse_arguments
+from backend import Answer, EngineError, Refusal, as_output
+from closing_lines import closing_lines
+from engine_settings import runs_on_cpu
+from gpu_watch import GpuWatch
+from handout import Handout
+from plan import Plan, is_invalid, make_plan
 from progress import Progress
 from provenance import describe_run
 from run_folder import RunFolder
+from start_backend import start_backend
 from stopping import Stopper
 from workers import Workers, end_with_parent, shares_of_gpus, take_share_of_cores
 
-from emocaliber.records import JsonlAppender, Record, RecordError
+from emocaliber.records import Record, RecordError
 
 
 def say(message: str) -> None:
@@ -28,105 +32,83 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def engine_settings(plan: Plan) -> EngineSettings:
-    """Give what the engine is built from."""
-    arguments = plan.arguments
-    return EngineSettings(
-        checkpoint=str(plan.checkpoint.path or plan.checkpoint.name),
-        dtype=arguments.dtype,
-        max_model_len=plan.max_model_len,
-        min_pixels=arguments.min_pixels,
-        max_pixels=arguments.max_pixels,
-        images_per_row=plan.images_per_row,
-        max_in_flight=arguments.batch_size,
-        tensor_parallel_size=arguments.tensor_parallel_size,
-        gpu_memory_utilization=arguments.gpu_memory_utilization,
-        seed=arguments.seed,
-    )
-
-
-def start_engine(plan: Plan) -> Engine:
-    """Set the environment and load the checkpoint. Raises EngineError."""
-    if plan.checkpoint.path is not None:
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    prepare_environment(
-        on_cpu=runs_on_cpu(),
-        weights_bytes=plan.checkpoint.weights_bytes,
-        verbose=plan.arguments.verbose,
-    )
-    return Engine(engine_settings(plan))
-
-
-def answer_rows(
-    engine: Engine,
-    plan: Plan,
-    records: Sequence[Record],
-    appender: JsonlAppender,
-    stopper: Stopper,
-    progress: Progress | None,
-) -> None:
-    """Ask every row and append its outcome as it comes, until all are done or the run is stopped."""
-    arguments = plan.arguments
-    preparer = engine.preparer(plan.image_root, arguments.seed)
-    sampling = Sampling(arguments.temperature, arguments.top_p, arguments.max_new_tokens, arguments.n_samples)
-    threads = min(4, physical_cores())
-    with closing(preparer.prepare_ahead(records, threads=threads, ahead=engine.refill)) as prepared:
-        for outcome in engine.answers(prepared, sampling):
-            if outcome is not None:
-                appender.write(as_output(outcome))
-                if progress is not None:  # a worker's parent counts its rows
-                    progress.update(1)
-            if stopper.signal is not None:
-                return
-
-
 def work(plan: Plan, folder: RunFolder, stopper: Stopper) -> int:
-    """Be one of several workers: answer this worker's share of the rows that are not done."""
+    """Be one of several workers: take row after row of those that are not done."""
     end_with_parent()
     arguments = plan.arguments
-    done = folder.read_done()
-    pending = [row for row in plan.records[arguments.worker :: arguments.workers] if row["id"] not in done]
-    if not pending:
-        return 0
+    done = folder.read_gathered()
+    pending = [row for row in plan.records if row["id"] not in done]
+    handout = Handout(arguments.handout)
     if runs_on_cpu():
         take_share_of_cores(arguments.worker, arguments.workers)
-    engine = start_engine(plan)
+    # In its hands at the start no worker has more than its share, so that none idles at the end.
+    share = max(1, len(pending) // arguments.workers)
+    arguments.batch_size = max(1, min(arguments.batch_size, share * 4 // 5))
+    backend = start_backend(plan)
     stopper.gently = True
+    rows = (pending[number] for number in handout.rows_for(arguments.worker))
     with folder.appender(arguments.worker) as appender:
-        answer_rows(engine, plan, pending, appender, stopper, None)
+        answer_rows(backend, rows, lambda outcome: appender.write(as_output(outcome)), stopper)
     return 0 if stopper.signal is None else stopper.status
 
 
 def run_alone(
     plan: Plan, folder: RunFolder, pending: Sequence[Record], stopper: Stopper, progress: Progress
 ) -> None:
-    """Answer the pending rows with one engine in this process."""
+    """Answer the pending rows with one backend in this process."""
     started = time.monotonic()
-    engine = start_engine(plan)
+    backend = start_backend(plan)
     folder.attempt["engine_start_s"] = round(time.monotonic() - started, 2)
-    folder.attempt["engine_arguments"] = engine.arguments
+    folder.attempt["engine_arguments"] = dict(backend.arguments)
     stopper.gently = True
     progress.update(0)
     with folder.appender() as appender:
-        answer_rows(engine, plan, pending, appender, stopper, progress)
+
+        def write(outcome: Answer | Refusal) -> None:
+            appender.write(as_output(outcome))
+            progress.update(1, isinstance(outcome, Refusal))
+            check_failures(progress, plan.arguments.max_failures)
+
+        try:
+            answer_rows(backend, pending, write, stopper)
+        finally:
+            counts = getattr(backend, "counts", None)
+            if counts is not None:
+                folder.attempt["requests"] = counts
 
 
 def run_workers(
+    plan: Plan,
     folder: RunFolder,
+    pending: Sequence[Record],
     environments: Sequence[Mapping[str, str]],
     lock: int,
     argv: Sequence[str],
     stopper: Stopper,
     progress: Progress,
 ) -> None:
-    """Answer the pending rows with several engines. Raises EngineError if one of them failed."""
+    """Answer the pending rows with several engines. Raises EngineError if they cannot go on."""
     stopper.gently = True
-    parts = [folder.part(number) for number in range(len(environments))]
-    workers = Workers(Path(__file__).resolve(), argv, environments, parts, lock)
-    failed = workers.wait(progress.update, lambda: stopper.signal is not None)
-    if failed and stopper.signal is None:
-        which = ", ".join(f"{number} (exit status {status})" for number, status in sorted(failed.items()))
-        raise EngineError(f"of {len(environments)} workers these failed: {which}")
+    most = plan.arguments.max_failures
+    workers = Workers(
+        Path(sys.argv[0]).resolve(),
+        argv,
+        environments,
+        [folder.part(number) for number in range(len(environments))],
+        [row["id"] for row in pending],
+        lock,
+    )
+    failed = workers.wait(
+        progress.update,
+        lambda: stopper.signal is not None or (most is not None and progress.n_failed > most),
+        say,
+    )
+    if stopper.signal is None:
+        check_failures(progress, most)
+        if failed:
+            raise EngineError(
+                f"{len(failed)} workers have died, the last with {failed[-1]}; no more are started"
+            )
 
 
 def run(plan: Plan, argv: Sequence[str], stopper: Stopper) -> int:
@@ -137,33 +119,37 @@ def run(plan: Plan, argv: Sequence[str], stopper: Stopper) -> int:
         return work(plan, folder, stopper)
     folder.check(plan.identity, overwrite=arguments.overwrite)
     environments: list[Mapping[str, str]] = [{} for _ in range(arguments.workers)]
-    if not runs_on_cpu():
+    if not (runs_on_cpu() or arguments.ray or arguments.backend == "server"):
         shares = shares_of_gpus(arguments.workers, arguments.tensor_parallel_size)
         environments = [{"CUDA_VISIBLE_DEVICES": share} for share in shares]
     for warning in plan.warnings:
         say(f"warning: {warning}")
     lock = folder.open(describe_run(plan), overwrite=arguments.overwrite)
     try:
-        done = folder.gather(retry_errors=arguments.retry_errors)
+        invalid = [record for record in plan.records if is_invalid(record)]
+        done = folder.gather(retry_errors=arguments.retry_errors, invalid=invalid)
         pending = [record for record in plan.records if record["id"] not in done]
         progress = Progress(len(plan.records), len(done))
+        watch = GpuWatch()
         try:
             if pending:
-                say(
-                    f"{plan.checkpoint.name}: {len(pending)} rows to do, {len(done)} done before; loading ..."
-                )
-                if arguments.workers > 1:
-                    run_workers(folder, environments, lock, argv, stopper, progress)
+                say(f"{plan.model_name}: {len(pending)} rows to do, {len(done)} done before; loading ...")
+                if arguments.ray:
+                    from ray_workers import run_on_ray
+
+                    run_on_ray(plan, folder, pending, stopper, progress)
+                elif arguments.workers > 1:
+                    run_workers(plan, folder, pending, environments, lock, argv, stopper, progress)
                 else:
                     run_alone(plan, folder, pending, stopper, progress)
         except (KeyboardInterrupt, Exception):
             # A signal also reaches an engine in a process of its own, which then fails.
             if stopper.signal is None:
-                folder.close_attempt("failed", progress.close(), done)
+                folder.close_attempt("failed", progress, watch.close(), done)
                 say_what_is_done(plan, folder)
                 raise
         status = "finished" if stopper.signal is None else "interrupted"
-        folder.close_attempt(status, progress.close(), done)
+        folder.close_attempt(status, progress, watch.close(), done)
         if stopper.signal is not None:
             say_what_is_done(plan, folder, "interrupted: ")
             return stopper.status
@@ -180,17 +166,15 @@ def say_what_is_done(plan: Plan, folder: RunFolder, why: str = "") -> None:
 
 def finish(plan: Plan, folder: RunFolder) -> int:
     """Write the final files and say what came of the run; gives the exit status."""
-    attempt = folder.attempt
     n_responses, errors = folder.finish(plan.records)
     folder.run["result"] = {"rows": len(plan.records), "responses": n_responses, "errors": dict(errors)}
     folder.write_run()
-    named = ", ".join(f"{count} {name}" for name, count in sorted(errors.items()))
-    say(
-        f"{len(plan.records)} rows: {n_responses} with a response, {sum(errors.values())} with an error"
-        + (f" ({named}; see error.jsonl)" if named else "")
-        + f"; {attempt['rows_done']} done now"
-        + (f" at {attempt['rows_per_s']} rows/s" if "rows_per_s" in attempt else "")
-    )
+    for line in closing_lines(folder.attempt, len(plan.records), n_responses, errors):
+        say(line)
+    if plan.arguments.images is not None:
+        from prediction_page import write_page_of
+
+        say(f"wrote {write_page_of(folder.path, plan.image_root)}")
     say(f"wrote {folder.path / 'predictions.jsonl'}")
     if n_responses == 0:
         say("error: no row has a response; mend what error.jsonl names, then add --retry-errors")

@@ -1,21 +1,34 @@
-"""What a run is asked to do: its command line, read and checked before anything heavy is imported."""
+"""What a run is asked to do: its data and checkpoint, looked at before anything heavy is imported."""
 
 import argparse
-from collections.abc import Sequence
+import hashlib
+import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from checkpoint import Checkpoint, file_sha256, open_checkpoint
+from backend import Asking
+from checkpoint import NO_CHECKPOINT, Checkpoint, file_sha256, open_checkpoint
 from run_folder import OUTPUT_FIELDS
 
-from emocaliber.command_line import CommandParser
-from emocaliber.records import Record, RecordError, read_records, record_images
+from emocaliber.records import (
+    RECORD_INVALID,
+    Record,
+    RecordError,
+    read_records,
+    record_images,
+)
 
 ROOM_FOR_TEXT_TOKENS = 2048
+LONGEST_SECTION, LARGE_VOCABULARY = 400, 8192
 PIXELS_PER_IMAGE_TOKEN = 28 * 28
 DECIDING = (
+    "backend",
     "limit",
+    "prompt",
+    "constrain",
+    "confidence",
     "temperature",
     "top_p",
     "max_new_tokens",
@@ -24,90 +37,9 @@ DECIDING = (
     "max_pixels",
     "seed",
     "dtype",
+    "server_url",
+    "server_model",
 )
-
-
-def parse_arguments(argv: Sequence[str] | None = None, *, description: str) -> argparse.Namespace:
-    """Read the command line."""
-    parser = CommandParser(description=description)
-    add = parser.add_argument
-    add("--checkpoint", required=True, metavar="DIR", help="a checkpoint folder, or a name on the hub")
-    add("--data", required=True, type=Path, metavar="FILE", help="records, JSON lines, plain or gzipped")
-    add("--output-dir", required=True, type=Path, metavar="DIR", help="made if it is not there")
-    add(
-        "--image-root",
-        type=Path,
-        metavar="DIR",
-        help="image paths are relative to it (default: folder of --data)",
-    )
-    add("--limit", type=positive, metavar="N", help="the first N rows only")
-    add("--overwrite", action="store_true", help="discard what the output folder holds of a run")
-    add("--retry-errors", action="store_true", help="when continuing, ask rows that have an error once more")
-    sampling = parser.add_argument_group("what decides a response")
-    add = sampling.add_argument
-    add("--temperature", type=not_negative, default=0.7, help="0 decodes greedily (default: %(default)s)")
-    add("--top-p", type=fraction, default=1.0, help="(default: %(default)s)")
-    add("--max-new-tokens", type=positive, default=1024, help="longest response (default: %(default)s)")
-    add("--n-samples", type=positive, default=1, help="samples a row; the first is the response (default: 1)")
-    add(
-        "--min-pixels",
-        type=positive,
-        default=256 * 28 * 28,
-        help="smaller images grow to it (default: %(default)s)",
-    )
-    add(
-        "--max-pixels",
-        type=positive,
-        default=576 * 28 * 28,
-        help="larger ones shrink to it (default: %(default)s)",
-    )
-    add("--seed", type=int, default=0, help="with a row's id it gives the row's seed (default: %(default)s)")
-    add(
-        "--dtype",
-        choices=("auto", "float32", "bfloat16", "float16"),
-        default="auto",
-        help="(default: %(default)s)",
-    )
-    add(
-        "--max-model-len",
-        type=positive,
-        help="prompt, image and response tokens (default: what the limits need)",
-    )
-    machine = parser.add_argument_group("the machine")
-    add = machine.add_argument
-    add(
-        "--batch-size", type=positive, default=256, help="rows in the engine at a time (default: %(default)s)"
-    )
-    add("--workers", type=positive, default=1, help="engines side by side, one a GPU (default: %(default)s)")
-    add("--tensor-parallel-size", type=positive, default=1, help="GPUs of one engine (default: %(default)s)")
-    add("--gpu-memory-utilization", type=fraction, default=0.9, help="(default: %(default)s)")
-    add("--verbose", action="store_true", help="show vLLM's own messages")
-    add("--worker", type=int, help=argparse.SUPPRESS)  # set by --workers for its own processes
-    arguments = parser.parse_args(argv)
-    if arguments.min_pixels > arguments.max_pixels:
-        parser.error(f"--min-pixels {arguments.min_pixels} is above --max-pixels {arguments.max_pixels}")
-    return arguments
-
-
-def positive(text: str) -> int:
-    """Read a whole number above 0."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return int(text)
-
-
-def not_negative(text: str) -> float:
-    """Read a number from 0 on."""
-    if not 0 <= float(text) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 on")
-    return float(text)
-
-
-def fraction(text: str) -> float:
-    """Read a number above 0 and at most 1."""
-    if not 0 < float(text) <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
-    return float(text)
 
 
 @dataclass
@@ -123,28 +55,94 @@ class Plan:
     identity: dict[str, Any]
     warnings: list[str]
 
+    @property
+    def model_name(self) -> str:
+        """What the run calls its model."""
+        arguments = self.arguments
+        return str(arguments.checkpoint or arguments.server_model or arguments.server_url)
+
 
 def make_plan(arguments: argparse.Namespace) -> Plan:
     """Check everything a user can get wrong. Raises RecordError; writes nothing."""
-    checkpoint = open_checkpoint(arguments.checkpoint)
-    records = read_records(arguments.data, need_truth=False)[: arguments.limit]
+    checkpoint = open_checkpoint(arguments.checkpoint) if arguments.checkpoint else NO_CHECKPOINT
+    records, image_root = _read(arguments)
+    records = [_without_outputs(record) for record in records[: arguments.limit]]
     if not records:
         raise RecordError(f"{arguments.data}: no rows; give a file of JSON lines")
-    records = [_without_outputs(record) for record in records]
-    image_root: Path = arguments.image_root or arguments.data.parent
     if not image_root.is_dir():
         raise RecordError(f"{image_root}: no such folder; check --image-root")
-    images_per_row = max(len(record_images(record)) for record in records)
+    valid = [record for record in records if not is_invalid(record)]
+    images_per_row = max((len(record_images(record)) for record in valid), default=1)
     max_model_len = choose_max_model_len(arguments, checkpoint, images_per_row)
     identity: dict[str, Any] = {
         "checkpoint": checkpoint.sha256 or checkpoint.name,
-        "data": file_sha256(arguments.data),
+        "data": file_sha256(arguments.data) if arguments.data else _sha256_of(records),
         "image_root": str(image_root.resolve()),
         "max_model_len": max_model_len,
     }
     identity |= {name: getattr(arguments, name) for name in DECIDING}
     warnings = pixel_warnings(arguments, checkpoint)
     return Plan(arguments, checkpoint, records, image_root, images_per_row, max_model_len, identity, warnings)
+
+
+def _read(arguments: argparse.Namespace) -> tuple[list[Record], Path]:
+    """Give the rows and what their image paths are relative to."""
+    if arguments.images is not None:
+        from own_images import records_of_images
+
+        candidates = None
+        if arguments.candidates is not None:
+            candidates = [label.strip() for label in arguments.candidates.split(",")]
+        return records_of_images(arguments.images, task=arguments.task, candidates=candidates, say=_say)
+    image_root: Path = arguments.image_root or arguments.data.parent
+    if arguments.keep_invalid:
+        from emocaliber.invalid_records import read_records_keeping_invalid
+
+        return read_records_keeping_invalid(arguments.data), image_root
+    return read_records(arguments.data, need_truth=False), image_root
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+def is_invalid(record: Record) -> bool:
+    """Tell a line of the data that is no record, kept as a row with an error."""
+    error = record.get("error")
+    return isinstance(error, dict) and error.get("type") == RECORD_INVALID
+
+
+def _sha256_of(records: list[Record]) -> str:
+    return hashlib.sha256(json.dumps(records).encode("ascii")).hexdigest()
+
+
+def _longest_section(checkpoint: Checkpoint) -> int | None:
+    """Give the bound of a constrained section, None where counting its characters would cost too much.
+
+    With the 151,000 tokens of Qwen2.5-VL a bound of 400 took 9 s to compile for each set of candidates and
+    2 ms for each token of each row; without one a section can run on to the end of the response.
+    """
+    n_tokens = checkpoint.vocabulary
+    return LONGEST_SECTION if n_tokens is not None and n_tokens <= LARGE_VOCABULARY else None
+
+
+def make_asking(plan: Plan) -> Asking:
+    """Give what is asked of every row."""
+    arguments = plan.arguments
+    return Asking(
+        image_root=plan.image_root,
+        min_pixels=arguments.min_pixels,
+        max_pixels=arguments.max_pixels,
+        temperature=arguments.temperature,
+        top_p=arguments.top_p,
+        max_new_tokens=arguments.max_new_tokens,
+        n_samples=arguments.n_samples,
+        seed=arguments.seed,
+        prompt=arguments.prompt,
+        constrain=arguments.constrain,
+        longest_section=_longest_section(plan.checkpoint),
+        confidences=tuple(arguments.confidence),
+    )
 
 
 def choose_max_model_len(arguments: argparse.Namespace, checkpoint: Checkpoint, images_per_row: int) -> int:
@@ -173,4 +171,6 @@ def pixel_warnings(arguments: argparse.Namespace, checkpoint: Checkpoint) -> lis
 
 
 def _without_outputs(record: Record) -> Record:
+    if is_invalid(record):
+        return record
     return {name: value for name, value in record.items() if name == "id" or name not in OUTPUT_FIELDS}

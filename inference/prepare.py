@@ -3,16 +3,17 @@
 import hashlib
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from backend import Refusal
 from image_input import RowError, image_tokens, load_image, locate
 from PIL import Image
 
-from emocaliber.prompts import SYSTEM_PROMPT
-from emocaliber.records import record_images
+from emocaliber.prompts import SYSTEM_PROMPT, prompted
+from emocaliber.records import record_candidates, record_images
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class PixelBudget:
 class Request:
     """What the engine is asked for one row; `n_image_tokens` is what the pixel budget implies.
 
-    `rendered` is the same as the engine's own input, its images resized and cut into patches.
+    `messages` and `candidates` are what the prompt was made of. `rendered` is the same as the engine's own
+    input, its images resized and cut into patches.
     """
 
     id: str
@@ -36,16 +38,9 @@ class Request:
     images: list[Image.Image]
     n_image_tokens: int
     seed: int
+    messages: list[dict[str, Any]] = field(default_factory=list, compare=False)
+    candidates: tuple[str, ...] = ()
     rendered: Any = None
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A row that cannot be asked, and why."""
-
-    id: str
-    type: str
-    message: str
 
 
 def row_seed(seed: int, row_id: str) -> int:
@@ -54,15 +49,16 @@ def row_seed(seed: int, row_id: str) -> int:
     return int.from_bytes(digest[:4], "big") >> 1
 
 
-def chat_messages(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+def chat_messages(record: Mapping[str, Any], prompt: str | None = None) -> list[dict[str, Any]]:
     """Give the messages to render: a system message first, images as bare items, no answer at the end.
 
-    An `<image>` in the text of a plain message is an image item, and images that no message mentions come
-    first in the first user message. Raises RowError if the items do not match the row's images in number.
+    They are those of the record, or, with a `prompt`, that one of `emocaliber.prompts.PROMPTS`. An `<image>`
+    in the text of a plain message is an image item, and images that no message mentions come first in the
+    first user message. Raises RowError if the items do not match the row's images in number.
     """
     messages = [
-        {"role": message.get("role"), "content": _content(message.get("content"))}
-        for message in record["conversations"]
+        {"role": _role(message.get("role")), "content": _content(message.get("content"))}
+        for message in (record["conversations"] if prompt is None else prompted(record, prompt))
     ]
     while messages and messages[-1]["role"] == "assistant":
         messages.pop()
@@ -70,6 +66,11 @@ def chat_messages(record: Mapping[str, Any]) -> list[dict[str, Any]]:
         raise RowError("prompt_invalid", "conversations do not end in a user message")
     if messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": SYSTEM_PROMPT})
+    for text in (item.get("text", "") for message in messages for item in _items(message)):
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:  # JSON can hold it, no tokenizer takes it
+            raise RowError("prompt_invalid", "the text holds half a surrogate pair") from None
     n_images = len(record_images(record))
     n_items = sum(item["type"] == "image" for message in messages for item in _items(message))
     if n_items == 0:
@@ -78,6 +79,12 @@ def chat_messages(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     elif n_items != n_images:
         raise RowError("prompt_invalid", f"conversations show {n_items} images, the row has {n_images}")
     return messages
+
+
+def _role(role: Any) -> str:
+    if role not in ("system", "user", "assistant"):
+        raise RowError("prompt_invalid", f"a message's role is {role!r:.80}, not system, user or assistant")
+    return str(role)
 
 
 def _items(message: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -103,7 +110,7 @@ def _content(content: Any) -> str | list[dict[str, Any]]:
             items.append({"type": "text", "text": item["text"]})
         else:
             raise RowError(
-                "prompt_invalid", f"a content item is a {item.get('type')!r}, not an image or a text"
+                "prompt_invalid", f"a content item is a {item.get('type')!r:.80}, not an image or a text"
             )
     return items
 
@@ -122,6 +129,7 @@ class Preparer:
         budget: PixelBudget,
         image_root: Path,
         seed: int,
+        prompt: str | None = None,
     ) -> None:
         """`encode` turns chat messages to token ids with one `image_token_id` for each image.
 
@@ -135,6 +143,7 @@ class Preparer:
         self._budget = budget
         self._image_root = image_root
         self._seed = seed
+        self._prompt = prompt
 
     def prepare(self, record: Mapping[str, Any]) -> Request | Refusal:
         """Give the request of a row, or the reason why there is none."""
@@ -154,7 +163,8 @@ class Preparer:
             return Refusal(record["id"], error.type, error.message)
 
     def _request(self, record: Mapping[str, Any], images: list[Image.Image]) -> Request:
-        ids = self._encode(chat_messages(record))
+        messages = chat_messages(record, self._prompt)
+        ids = self._encode(messages)
         if ids.count(self._image_token_id) != len(images) or not self._forbidden.isdisjoint(ids):
             raise RowError("prompt_invalid", "the text holds a token that stands for an image or a video")
         budget = self._budget
@@ -168,7 +178,15 @@ class Preparer:
                 f"{n_tokens} tokens ({n_image_tokens} of images) and an answer do not fit in "
                 f"{self._max_model_len}; raise --max-model-len or lower --max-pixels",
             )
-        return Request(record["id"], ids, images, n_image_tokens, row_seed(self._seed, record["id"]))
+        return Request(
+            record["id"],
+            ids,
+            images,
+            n_image_tokens,
+            row_seed(self._seed, record["id"]),
+            messages,
+            tuple(record_candidates(record)),
+        )
 
     def prepare_ahead(
         self, records: Iterable[Mapping[str, Any]], *, threads: int, ahead: int

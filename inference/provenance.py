@@ -7,9 +7,17 @@ from engine_settings import runs_on_cpu
 from plan import Plan
 from run_folder import utc_now
 
+from emocaliber.prompts import PROMPTS, SYSTEM_PROMPT
 from emocaliber.provenance import commit, installed_versions
 
 PACKAGES = ("vllm", "torch", "torchvision", "transformers", "tokenizers", "numpy", "pillow")
+
+
+def prompt_description(name: str | None) -> dict[str, Any]:
+    """Give what, with the record and the checkpoint's chat template, decides the prompt of a row."""
+    if name is None:
+        return {"name": None, "question": "the messages of each record", "system": SYSTEM_PROMPT}
+    return {"name": name, "question": PROMPTS[name].question, "system": SYSTEM_PROMPT}
 
 
 def describe_run(plan: Plan) -> dict[str, Any]:
@@ -18,7 +26,8 @@ def describe_run(plan: Plan) -> dict[str, Any]:
     shown = {
         name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()
     }
-    shown.pop("worker")
+    for internal in ("worker", "handout"):
+        shown.pop(internal)
     path = checkpoint.path.resolve() if checkpoint.path else None
     attempt = {
         "status": "running",
@@ -37,9 +46,11 @@ def describe_run(plan: Plan) -> dict[str, Any]:
             "files_bytes": checkpoint.files,
         },
         "data": {
-            "path": str(arguments.data.resolve()),
+            "path": str((arguments.data or arguments.images).resolve()),
             "sha256": plan.identity["data"],
             "rows": len(plan.records),
         },
+        "pixels": {"min": arguments.min_pixels, "max": arguments.max_pixels},
+        "prompt": prompt_description(arguments.prompt),
         "attempts": [attempt],
     }

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emocaliber.records import (
     JsonlAppender,
@@ -25,10 +25,14 @@ from emocaliber.records import (
     write_text_atomic,
 )
 
+if TYPE_CHECKING:
+    from progress import Progress
+
 PARTIAL = "partial.jsonl"
 FINAL = ("predictions.jsonl", "merged.jsonl", "error.jsonl")
 RUN = "run.json"
 LOCK = ".lock"
+TOKEN_COUNTS = ("prompt_tokens", "response_tokens")  # of run.json, in the order of the prices
 PATIENCE_S = 10.0  # the workers of a killed run take a moment to notice
 OUTPUT_FIELDS = (
     "id",
@@ -39,9 +43,12 @@ OUTPUT_FIELDS = (
     "n_image_tokens",
     "n_prompt_tokens",
     "n_response_tokens",
+    "candidate_logprobs",
+    "p_true",
+    "confidence_tokens",
 )
-# Failures that lie in the engine or its machine, not in the row: such a row is asked again.
-NOT_THE_ROWS_OWN = ("request_refused",)
+# Failures that lie in the engine, the server or the way to it, not in the row: such a row is asked again.
+NOT_THE_ROWS_OWN = ("request_refused", "server_error", "server_timeout", "server_malformed")
 
 
 def utc_now() -> str:
@@ -115,6 +122,9 @@ class RunFolder:
                 f"{self.path}: cannot be written ({error.strerror}); give another --output-dir"
             ) from None
         self._wait_for_lock()
+        for name in (*FINAL, RUN, PARTIAL):  # what a killed start was writing
+            for file in self.path.glob(f".{name}.*.tmp"):
+                file.unlink()
         if overwrite:
             for name in (*FINAL, RUN):
                 (self.path / name).unlink(missing_ok=True)
@@ -151,8 +161,14 @@ class RunFolder:
         """Write run.json."""
         write_text_atomic(self.path / RUN, json.dumps(self.run, indent=2, ensure_ascii=False) + "\n")
 
-    def close_attempt(self, status: str, generate_s: float | None, before: Mapping[str, Any]) -> None:
-        """Write into run.json how this start ended and what it added in `generate_s` to the rows `before`."""
+    def close_attempt(
+        self, status: str, progress: "Progress", gpus: Mapping[str, Any], before: Mapping[str, Any]
+    ) -> None:
+        """Write into run.json how this start ended and what it added to the rows `before`.
+
+        `gpus`: what `GpuWatch.close` gave.
+        """
+        generate_s = progress.close()
         new = [row for identity, row in self.read_done().items() if identity not in before]
         attempt = self.attempt
         attempt |= {
@@ -160,14 +176,31 @@ class RunFolder:
             "ended_at": utc_now(),
             "rows_done_before": len(before),
             "rows_done": len(new),
+            "rows_failed": sum("error" in row for row in new),
             "prompt_tokens": sum(row.get("n_prompt_tokens", 0) for row in new),
             "response_tokens": sum(row.get("n_response_tokens", 0) for row in new),
         }
+        scored = Counter[str]()
+        for row in new:
+            scored.update(row.get("confidence_tokens", {}))
+        if scored:
+            attempt["confidence_tokens"] = dict(scored)
+        if progress.first_row_s is not None:
+            attempt["first_row_s"] = round(progress.first_row_s, 2)
         if generate_s:
             attempt["generate_s"] = round(generate_s, 2)
-            attempt["rows_per_s"] = round(len(new) / generate_s, 2)
-            attempt["response_tokens_per_s"] = round(attempt["response_tokens"] / generate_s, 1)
+            for name, n in (("rows", len(new)), *((key, attempt[key]) for key in TOKEN_COUNTS)):
+                attempt[f"{name}_per_s"] = round(n / generate_s, 2)
+        if gpus:
+            attempt["gpus"] = dict(gpus)
+        self._add_cost(attempt, len(new))
         self.write_run()
+
+    def _add_cost(self, attempt: dict[str, Any], n_rows: int) -> None:
+        prices = [attempt["arguments"].get(name) for name in ("price_in", "price_out")]
+        if n_rows and None not in prices:
+            paid = sum(attempt[key] * price for key, price in zip(TOKEN_COUNTS, prices, strict=True)) / 1e6
+            attempt |= {"cost": round(paid, 6), "cost_per_1000_rows": round(1000 * paid / n_rows, 6)}
 
     def _parts(self) -> list[Path]:
         return sorted(self.path.glob("partial*.jsonl"))
@@ -180,16 +213,16 @@ class RunFolder:
         """Open that file for appending, its torn last line repaired."""
         return JsonlAppender(self.part(worker))
 
-    def gather(self, *, retry_errors: bool) -> dict[str, dict[str, Any]]:
+    def gather(self, *, retry_errors: bool, invalid: Sequence[Record] = ()) -> dict[str, dict[str, Any]]:
         """Put the rows of every earlier start into one partial file and give them by id.
 
         Rows whose failure was not their own are left out, with `retry_errors` all failed rows, so that they
-        are asked again.
+        are asked again. `invalid`: rows that are known to fail, done from the beginning.
         """
         for part in self._parts():
             JsonlAppender(part).close()  # repairs a torn last line
         final = self.path / FINAL[0]
-        outputs: dict[str, dict[str, Any]] = {}
+        outputs = {row["id"]: _output_fields(row) for row in invalid}
         for source in [*([final] if final.is_file() else []), *self._parts()]:
             for _, row in read_jsonl(source):
                 error = row.get("error")
@@ -200,6 +233,10 @@ class RunFolder:
             if part.name != PARTIAL:
                 part.unlink()
         return outputs
+
+    def read_gathered(self) -> set[str]:
+        """Give the ids that `gather` put into the partial file: what was done when this start began."""
+        return {row["id"] for _, row in read_jsonl(self.part())}
 
     def read_done(self) -> dict[str, dict[str, Any]]:
         """Give the rows on disk that the final files do not hold yet, by id."""

@@ -1,9 +1,10 @@
-"""Several engines side by side: one process each, each with its own GPUs (or cores) and share of the rows.
+"""Several engines side by side: one process each, each with its own GPUs (or cores).
 
-The documented way of vLLM for data parallelism offline. Worker i of N answers every Nth row and appends it to
-its own file; the parent draws one progress line and merges by id at the end.
+The documented way of vLLM for data parallelism offline. Each worker takes row after row from a common list
+and appends it to its own file; the parent draws one progress line and merges by id at the end.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from handout import Handout
+
 from emocaliber.records import RecordError
+
+MOST_REPLACED = 3  # of a run; workers that keep dying have a cause that another one meets as well
 
 
 def visible_gpus() -> list[str]:
@@ -61,7 +66,7 @@ def end_with_parent() -> None:
 
 
 class Workers:
-    """The processes of a run, started with its own command line."""
+    """The processes of a run, started with its own command line; those that die are replaced."""
 
     def __init__(
         self,
@@ -69,46 +74,103 @@ class Workers:
         arguments: Sequence[str],
         environments: Sequence[Mapping[str, str]],
         parts: Sequence[Path],
+        row_ids: Sequence[str],
         lock: int,
     ) -> None:
-        """Start a worker for each environment; `lock` keeps the folder taken until the last one has ended."""
-        self._parts = list(parts)
-        self._seen = [0] * len(parts)
-        self._processes = [
-            subprocess.Popen(
-                [sys.executable, str(script), *arguments, "--worker", str(number)],
-                stdin=subprocess.PIPE,
-                pass_fds=[lock],
-                env={**os.environ, **environment},
-            )
-            for number, environment in enumerate(environments)
-        ]
+        """Start a worker for each environment.
 
-    def wait(self, on_rows: Callable[[int], None], stopped: Callable[[], bool]) -> dict[int, int]:
-        """Wait for all workers, telling `on_rows` how many rows came; gives the exit status of failed ones.
-
-        When `stopped`, every worker is told to end as by Ctrl-C.
+        `parts`: the file that each appends its rows to. `row_ids`: the rows to hand out, in the order in
+        which a worker finds them. `lock` keeps the folder taken until the last worker has ended.
         """
-        told = False
-        while any(process.poll() is None for process in self._processes):
+        self._command = [sys.executable, str(script), *arguments]
+        self._environments = list(environments)
+        self._parts = list(parts)
+        self._row_ids = list(row_ids)
+        self._lock = lock
+        self._seen = [0] * len(parts)
+        self._done: set[str] = set()
+        self._handout = Handout.of(len(row_ids))
+        self._n_replaced = 0
+        self._processes = [self._start(number) for number in range(len(environments))]
+
+    def _start(self, number: int) -> "subprocess.Popen[bytes]":
+        handed_out = self._handout.descriptor
+        return subprocess.Popen(
+            [*self._command, "--worker", str(number), "--handout", str(handed_out)],
+            stdin=subprocess.PIPE,
+            pass_fds=[self._lock, handed_out],
+            env={**os.environ, **self._environments[number]},
+        )
+
+    def wait(
+        self, on_rows: Callable[[int, int], None], stopped: Callable[[], bool], say: Callable[[str], None]
+    ) -> list[int]:
+        """Wait until all rows are done or the workers cannot go on; gives the exit statuses that ended it.
+
+        `on_rows` is told how many rows came, and how many of these with an error. When `stopped`, every
+        worker is told to end as by Ctrl-C. The rows in the hands of a worker that dies are handed out again,
+        and it is replaced, `MOST_REPLACED` times in all.
+        """
+        told = is_clocked = False
+        failed: list[int] = []
+        living = dict(enumerate(self._processes))
+        while living:
             if stopped() and not told:
                 told = True
-                for process in self._processes:
-                    if process.poll() is None:
-                        process.send_signal(signal.SIGINT)
+                for process in living.values():
+                    process.send_signal(signal.SIGINT)
+            if not is_clocked and self._handout.n_free() < len(self._row_ids):
+                is_clocked = True
+                on_rows(0, 0)  # the first engine is ready
+            ended = {number: process for number, process in living.items() if process.poll() is not None}
             self._report(on_rows)
+            if not told and len(self._done) == len(self._row_ids):
+                told = True  # who is still loading has nothing to do
+                for process in living.values():
+                    process.send_signal(signal.SIGINT)
+            for number, process in ended.items():
+                del living[number]
+                if process.returncode and not told:
+                    failed.append(process.returncode)
+                    if self._ask_again_after(number, process.returncode, say):
+                        living[number] = self._start(number)
             time.sleep(0.2)
-        self._report(on_rows)
-        return {i: process.returncode for i, process in enumerate(self._processes) if process.returncode}
+        return failed if self._handout.n_free() else []
 
-    def _report(self, on_rows: Callable[[int], None]) -> None:
-        new = 0
+    def _ask_again_after(self, number: int, status: int, say: Callable[[str], None]) -> bool:
+        """Hand out again what a dead worker had taken; tells whether to put another in its place.
+
+        One that fails by itself before its first row cannot load the engine, and no other could.
+        """
+        left = [row for row in self._handout.taken_by(number) if self._row_ids[row] not in self._done]
+        self._handout.free(left)
+        names = ", ".join(self._row_ids[row] for row in left[:3])
+        say(
+            f"worker {number} ended with {_shown(status)}; {len(left)} rows in its hands are asked again"
+            + (f" ({names}{', ...' if len(left) > 3 else ''})" if left else "")
+        )
+        can_work = status < 0 or self._seen[number] > 0
+        is_replaced = can_work and self._n_replaced < MOST_REPLACED and self._handout.n_free() > 0
+        self._n_replaced += is_replaced
+        return is_replaced
+
+    def _report(self, on_rows: Callable[[int, int], None]) -> None:
+        n_rows = n_failed = 0
         for number, part in enumerate(self._parts):
             if part.exists():
                 with open(part, "rb") as file:
                     file.seek(self._seen[number])
                     block = file.read()
-                new += block.count(b"\n")
-                self._seen[number] += block.rfind(b"\n") + 1
-        if new:
-            on_rows(new)
+                block = block[: block.rfind(b"\n") + 1]
+                self._seen[number] += len(block)
+                for line in block.splitlines():
+                    row = json.loads(line)
+                    self._done.add(row["id"])
+                    n_rows += 1
+                    n_failed += "error" in row
+        if n_rows:
+            on_rows(n_rows, n_failed)
+
+
+def _shown(status: int) -> str:
+    return f"signal {-status}" if status < 0 else f"exit status {status}"

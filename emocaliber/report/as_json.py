@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from emocaliber.metrics.calibration import ReliabilityBin
+from emocaliber.report.confidences import ConfidenceReport
+from emocaliber.report.confidences_section import confidences_content
 from emocaliber.report.results import OVERALL, Evaluation, Summary, TaskMean, ThresholdRow, Truth
 from emocaliber.report.samples import SampleReport
 from emocaliber.report.samples_section import samples_content
@@ -19,7 +21,10 @@ def metrics_json(evaluation: Evaluation, provenance: Mapping[str, Any]) -> str:
 
 
 def metrics_content(
-    evaluation: Evaluation, provenance: Mapping[str, Any], samples: SampleReport | None = None
+    evaluation: Evaluation,
+    provenance: Mapping[str, Any],
+    samples: SampleReport | None = None,
+    confidences: ConfidenceReport | None = None,
 ) -> dict[str, Any]:
     """What `metrics.json` holds.
 
@@ -27,15 +32,16 @@ def metrics_content(
         evaluation: what was measured.
         provenance: what it was measured on; its keys come first.
         samples: the rows with several samples, if there are any.
+        confidences: the rows with several confidences, if there are any.
     Returns:
         `provenance`, then `protocol`, `unit`, `intervals`, `n_images`, `warnings`, `overall`, `groups`,
         `tasks`. A task is the summary of its rows; a group and `overall` hold the summary of their rows as
         `samples`, the mean over their tasks as `task_mean`, and the names of their `tasks`. `null_ece` is the
-        ECE of a perfectly calibrated model with the same confidences. With `samples`, `samples` comes last,
-        as `samples_content` gives it.
+        ECE of a perfectly calibrated model with the same confidences. Where they are given, `samples` and
+        `confidences` come last, as `samples_content` and `confidences_content` give them.
     """
     names = [task.name for task in evaluation.tasks]
-    content = {
+    content: dict[str, Any] = {
         **provenance,
         "protocol": evaluation.protocol,
         "unit": "scores are fractions in [0, 1]",
@@ -51,7 +57,11 @@ def metrics_content(
         },
         "tasks": {task.name: _summary(task) for task in evaluation.tasks},
     }
-    return content if samples is None else {**content, "samples": samples_content(samples)}
+    if samples is not None:
+        content["samples"] = samples_content(samples)
+    if confidences is not None:
+        content["confidences"] = confidences_content(confidences)
+    return content
 
 
 def _pooled(summary: Summary, task_mean: TaskMean, tasks: Sequence[str]) -> dict[str, Any]:

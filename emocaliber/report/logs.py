@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from emocaliber.report import tables
+from emocaliber.report.confidences import ConfidenceReport
+from emocaliber.report.confidences_section import confidences_section
 from emocaliber.report.results import Evaluation, Summary
 from emocaliber.report.samples import SampleReport
 from emocaliber.report.samples_section import samples_section
@@ -19,16 +21,21 @@ def metric_log(evaluation: Evaluation) -> str:
     return "\n\n".join([metric_part(evaluation), tables.tab_separated(rows, tables.ACCURACY_FIELDS)]) + "\n"
 
 
-def metric_conf_log(evaluation: Evaluation, samples: SampleReport | None = None) -> str:
+def metric_conf_log(
+    evaluation: Evaluation,
+    samples: SampleReport | None = None,
+    confidences: ConfidenceReport | None = None,
+) -> str:
     """The text of `metric_conf.log`: what is printed, the further sections, tab-separated lines.
 
-    `samples`: the rows with several samples, if there are any.
+    `samples`: the rows with several samples, `confidences`: those with several confidences, if there are any.
     """
     parts = [
         confidence_part(evaluation),
         *sections(evaluation),
         threshold_section(evaluation),
         *([samples_section(samples, evaluation.overall.n)] if samples else []),
+        *([confidences_section(confidences)] if confidences else []),
         tables.tab_separated([*evaluation.tasks, *evaluation.pooled], tables.CONFIDENCE_FIELDS),
     ]
     return "\n\n".join(parts) + "\n"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from emocaliber.jsonl import PathLike, write_text_atomic
 from emocaliber.report.page_content import numbers, packed_rows
-from emocaliber.report.thumbnails import thumbnails_of
+from emocaliber.report.thumbnails import LONGEST_SIDE_PIXELS, thumbnails_of
 from emocaliber.scoring import response_of
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _ASSETS = "page_assets"
 _SCRIPTS = ("dom.js", "tables.js", "charts.js", "confusion.js", "filters.js", "samples.js", "start.js")
+_NUMBERS = re.compile(r"<!-- numbers -->\n(.*?)<!-- end of numbers -->\n", re.DOTALL)
 
 
 class PageRow(TypedDict, total=False):
@@ -87,6 +88,8 @@ def write_page(
     *,
     title: str,
     image_root: Path | None,
+    has_truth: bool = True,
+    longest_side: int = LONGEST_SIDE_PIXELS,
 ) -> None:
     """Write the page: afterwards the file holds all of it, or what it held before.
 
@@ -96,14 +99,16 @@ def write_page(
         title: the name of the run.
         image_root: what the rows' images are relative to, to put small copies of them into the page; nothing
             outside it is read, and an image that cannot be read has none. None for no copies.
+        has_truth: False for rows of which no truth is known: a page without numbers, truths and verdicts.
+        longest_side: of the copies, in pixels.
     """
     listed: list[Mapping[str, Any]] = list(rows)
     wanted = [row.get("image") for row in listed]
     pictures: list[str] = []
     places: list[int | None] = [None] * len(listed)
     if image_root is not None:
-        pictures, places = thumbnails_of(wanted, image_root)
-    content = {"title": title, **numbers(metrics), **packed_rows(listed, places)}
+        pictures, places = thumbnails_of(wanted, image_root, longest_side)
+    content = {"title": title, "has_truth": has_truth, **numbers(metrics), **packed_rows(listed, places)}
     write_text_atomic(path, _filled(title, content, pictures))
 
 
@@ -118,8 +123,9 @@ def _filled(title: str, content: Mapping[str, Any], pictures: Sequence[str]) -> 
         "content": _embedded(content),
         "thumbnails": _embedded(pictures),
     }
+    template = re.sub(_NUMBERS, r"\1" if content["has_truth"] else "", _asset("template.html"))
     # One pass, so that nothing in a part is taken for the name of another.
-    return re.sub(r"@@(\w+)@@", lambda match: parts[match[1]], _asset("template.html"))
+    return re.sub(r"@@(\w+)@@", lambda match: parts[match[1]], template)
 
 
 def _asset(name: str) -> str:

@@ -7,46 +7,31 @@ with the confidence that it states, and the majority of the samples with two con
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from decimal import Decimal
+from collections.abc import Mapping
+from dataclasses import dataclass
 from statistics import stdev
 from typing import Any
 
 import numpy as np
 
-from emocaliber.metrics.counts import IntArray, mean
-from emocaliber.metrics.intervals import Interval, Resampled, difference, interval, mean_interval, resample
-from emocaliber.metrics.scores import compared_scores
-from emocaliber.report.collector import Collector
+from emocaliber.metrics.counts import mean
+from emocaliber.metrics.intervals import Interval, mean_interval
+from emocaliber.report.compared import (
+    Compared,
+    ComparedAnswers,
+    ConfidenceScores,
+    SetKey,
+    confidence_scores,
+)
 from emocaliber.report.results import OVERALL
 from emocaliber.samples import majority, read_samples
 from emocaliber.scoring import ScoredRow
-from emocaliber.taxonomy import GROUPS
 
 RESPONSE, AGREEMENT, MEAN_STATED = "response", "agreement", "mean_stated"
 CONFIDENCES = (RESPONSE, AGREEMENT, MEAN_STATED)
 """`response`: its answer, with the confidence that it states. The other two: the majority's answer, with the
 share of the samples that name it, and with the mean confidence that these state.
 """
-
-COMPARED = ("acc", "ece", "smooth_ece", "brier", "auroc", "augrc")
-"""The scores of each, by their names in `metrics.scores`; each is a fraction."""
-
-
-@dataclass(frozen=True)
-class ConfidenceScores:
-    """The scores of one of `CONFIDENCES`, `n` of whose rows have a confidence, with 95 % intervals.
-
-    `differences`: each score less that of the response on the same rows, with intervals from the same draws;
-    None where one of the two is undefined.
-    """
-
-    n: int
-    scores: dict[str, float | None]
-    intervals: dict[str, Interval | None]
-    differences: dict[str, float | None]
-    difference_intervals: dict[str, Interval | None]
 
 
 @dataclass(frozen=True)
@@ -94,7 +79,7 @@ class SampleCollector:
     """Takes rows in one at a time; keeps some hundred bytes of each that has samples."""
 
     def __init__(self) -> None:
-        self._answers = {name: Collector() for name in CONFIDENCES}
+        self._answers = ComparedAnswers(CONFIDENCES)
         self._counts = {name: array("i") for name in ("k", "n_right", "n_agreeing", "is_tied")}
         # By task, how often its first, second, ... samples are right.
         self._right_of_place: dict[str, list[int]] = {}
@@ -108,9 +93,14 @@ class SampleCollector:
         if samples is None:
             return
         voted = majority(samples, row.candidates)
-        self._answers[RESPONSE].add(replace(row, posterior=None))
-        for name, confidence in ((AGREEMENT, voted.agreement), (MEAN_STATED, voted.mean_confidence)):
-            self._answers[name].add(_as_row(row, voted.label, confidence))
+        self._answers.add(
+            row,
+            {
+                RESPONSE: (row.label, row.confidence),
+                AGREEMENT: (voted.label, voted.agreement),
+                MEAN_STATED: (voted.label, voted.mean_confidence),
+            },
+        )
         right = [sample.label == row.truth for sample in samples]
         counts = {"k": len(samples), "n_right": sum(right), "n_agreeing": voted.n, "is_tied": voted.is_tie}
         for name, count in counts.items():
@@ -124,26 +114,13 @@ class SampleCollector:
         """Give the numbers, with intervals from `n_draws` draws over images; None without such rows."""
         if not self._counts["k"]:
             return None
-        rows = {name: collector.rows() for name, collector in self._answers.items()}
-        first = rows[RESPONSE]
-        tasks = self._answers[RESPONSE].tasks
-        sets = self._sets()
-        places = {key: [tasks.index(task) for task in members] for key, members in sets.items()}
-        # Images are drawn by what their rows say in all three, so that all three see the same draws.
-        resampling = resample(rows, places, n_draws, seed, compared_scores)
+        compared = self._answers.compare(CONFIDENCES, n_draws, seed)
         results = {
-            key: self._sampled_rows(
-                key[1],
-                members,
-                np.flatnonzero(np.isin(first.task, places[key])),
-                first.image,
-                {name: resampling.scored[name, key] for name in CONFIDENCES},
-                with_intervals=n_draws > 0,
-            )
-            for key, members in sets.items()
+            key: self._sampled_rows(key, compared, with_intervals=n_draws > 0)
+            for key in compared.tasks_of_set
         }
         return SampleReport(
-            n_images=resampling.exact.n_images,
+            n_images=compared.n_images,
             n_draws=n_draws,
             seed=seed,
             tasks=tuple(result for (kind, _), result in results.items() if kind == "task"),
@@ -151,36 +128,21 @@ class SampleCollector:
             overall=results["all", OVERALL],
         )
 
-    def _sets(self) -> dict[tuple[str, str], list[str]]:
-        """The tasks of every set of rows that is reported, by kind and name."""
-        first = self._answers[RESPONSE]
-        sets = {("task", name): [name] for name in first.tasks}
-        for group in GROUPS:
-            if group in first.groups.values():
-                sets["group", group] = [name for name in first.tasks if first.groups[name] == group]
-        return {**sets, ("all", OVERALL): first.tasks}
-
-    def _sampled_rows(
-        self,
-        name: str,
-        tasks: Sequence[str],
-        inside: IntArray,
-        image: IntArray,
-        resampled: Mapping[str, Resampled],
-        *,
-        with_intervals: bool,
-    ) -> SampledRows:
+    def _sampled_rows(self, key: SetKey, compared: Compared, *, with_intervals: bool) -> SampledRows:
+        inside, resampled = compared.inside(key), compared.of_set(key)
         counts = {what: np.array(column)[inside] for what, column in self._counts.items()}
         k = counts["k"]
         means = {"acc": counts["n_right"] / k, "agreement": counts["n_agreeing"] / k}
         intervals = {
-            what: mean_interval(values, np.ones(len(values)), image[inside]) if with_intervals else None
+            what: mean_interval(values, np.ones(len(values)), compared.image[inside])
+            if with_intervals
+            else None
             for what, values in means.items()
         }
         fewest, most = int(k.min()), int(k.max())
-        places = zip(*(self._right_of_place[task] for task in tasks), strict=False)
+        places = zip(*(self._right_of_place[task] for task in compared.tasks_of_set[key]), strict=False)
         return SampledRows(
-            name=name,
+            name=key[1],
             n=len(inside),
             fewest=fewest,
             most=most,
@@ -192,39 +154,9 @@ class SampleCollector:
             n_tied=int(counts["is_tied"].sum()),
             n_undecided=int((counts["n_agreeing"] == 0).sum()),
             confidences={
-                confidence: _confidence_scores(scored, resampled[RESPONSE])
-                for confidence, scored in resampled.items()
+                name: confidence_scores(scored, resampled[RESPONSE]) for name, scored in resampled.items()
             },
         )
-
-
-def _as_row(row: ScoredRow, label: str | None, confidence: Decimal | None) -> ScoredRow:
-    """The row as if it had answered a label with a confidence."""
-    return replace(
-        row,
-        label=label,
-        correct=label == row.truth,
-        confidence=confidence,
-        status="unparsed" if label is None else "answered",
-        label_reason="no_answer" if label is None else None,
-        confidence_reason="missing" if confidence is None else None,
-        flags=frozenset(),
-        posterior=None,
-    )
-
-
-def _confidence_scores(scored: Resampled, response: Resampled) -> ConfidenceScores:
-    differences, intervals = {}, {}
-    for score in COMPARED:
-        differences[score], draws = difference(response, scored, score)
-        intervals[score] = interval(differences[score], draws)
-    return ConfidenceScores(
-        n=round(scored.value("n_stated") or 0.0),
-        scores={score: scored.value(score) for score in COMPARED},
-        intervals={score: scored.interval(score) for score in COMPARED},
-        differences=differences,
-        difference_intervals=intervals,
-    )
 
 
 def _cut(found: Interval | None) -> Interval | None:

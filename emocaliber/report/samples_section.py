@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from emocaliber.report.compared import ConfidenceScores
 from emocaliber.report.results import OVERALL
 from emocaliber.report.samples import (
     AGREEMENT,
     CONFIDENCES,
     MEAN_STATED,
     RESPONSE,
-    ConfidenceScores,
     SampledRows,
     SampleReport,
 )

@@ -7,6 +7,7 @@ import io
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,15 @@ _MOST_THREADS = 8
 _MOST_PIXELS = 50_000_000  # of an image: decoded, as many take 200 MB in each thread
 
 
-def thumbnails_of(images: Sequence[Any], root: Path) -> tuple[list[str], list[int | None]]:
+def thumbnails_of(
+    images: Sequence[Any], root: Path, longest_side: int = LONGEST_SIDE_PIXELS
+) -> tuple[list[str], list[int | None]]:
     """Make one thumbnail a file.
 
     Args:
         images: paths relative to `root`; anything but a text stands for no image.
         root: nothing outside it is read, wherever a path or a link leads.
+        longest_side: of a thumbnail, in pixels.
     Returns:
         The thumbnails as base64 JPEG, and for every image its place among them: None where there is no image,
         it is not a file below `root`, it cannot be read, or it has more than 50 million pixels.
@@ -34,7 +38,7 @@ def thumbnails_of(images: Sequence[Any], root: Path) -> tuple[list[str], list[in
     distinct = list(dict.fromkeys(file for file in files if file is not None))
     with warnings.catch_warnings(), ThreadPoolExecutor(_MOST_THREADS) as pool:
         warnings.simplefilter("ignore")  # of Pillow, of a size that is refused here
-        made = dict(zip(distinct, pool.map(_thumbnail, distinct), strict=True))
+        made = dict(zip(distinct, pool.map(partial(_thumbnail, longest_side), distinct), strict=True))
     places = {file: number for number, file in enumerate(file for file in distinct if made[file] is not None)}
     pictures = [text for file in distinct if (text := made[file]) is not None]
     return pictures, [None if file is None else places.get(file) for file in files]
@@ -50,10 +54,10 @@ def _file_below(root: Path, image: Any) -> Path | None:
         return None
 
 
-def _thumbnail(file: Path) -> str | None:
+def _thumbnail(longest_side: int, file: Path) -> str | None:
     from PIL import Image, ImageOps
 
-    size = (LONGEST_SIDE_PIXELS, LONGEST_SIDE_PIXELS)
+    size = (longest_side, longest_side)
     try:
         with Image.open(file) as image:
             if image.width * image.height > _MOST_PIXELS:

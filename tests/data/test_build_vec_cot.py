@@ -24,7 +24,7 @@ from emocaliber.response import SECTIONS, parse, render
 from emocaliber.taxonomy import MIKELS_8, MIKELS_TO_POLARITY, POLARITY_2
 
 sys.path.append(str(Path(__file__).parents[2] / "data"))  # last, so that no package is shadowed
-sys.path.append(str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[1]))
 
 import build_vec_cot
 from chat_server import ChatServer, chat_server

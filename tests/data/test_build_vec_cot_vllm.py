@@ -2,19 +2,17 @@
 
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from vllm_server import MINI, stop, vllm_server
 
 from emocaliber.records import read_records
 from emocaliber.response import parse
@@ -22,66 +20,13 @@ from emocaliber.response import parse
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-MINI = ROOT / "models" / "EmoCaliber-mini"
-STARTS_WITHIN_S = 1800
-ON_CPU = {
-    "CUDA_VISIBLE_DEVICES": "",
-    "VLLM_TARGET_DEVICE": "cpu",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "OMP_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "passive",
-    "TORCHDYNAMO_DISABLE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_OFFLINE": "1",
-}
-SERVE = ["--model", str(MINI), "--served-model-name", MINI.name, "--host", "127.0.0.1"]
-SERVE += ["--dtype", "float32", "--enforce-eager", "--max-model-len", "2048", "--skip-mm-profiling"]
-SERVE += ["--no-enable-chunked-prefill", "--no-enable-prefix-caching", "--max-num-batched-tokens", "8192"]
-SERVE += ["--limit-mm-per-prompt", '{"image": 1, "video": 0}']
-SERVE += ["--mm-processor-kwargs", '{"size": {"shortest_edge": 3136, "longest_edge": 12544}}']
 
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """The address of the mini model's server, and its process."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *SERVE, "--port", str(port)]
-    log = tmp_path / "server.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=output, env=os.environ | ON_CPU, start_new_session=True
-        )
-        try:
-            wait_until_it_serves(port, process, log)
-            yield f"http://127.0.0.1:{port}/v1", process
-        finally:
-            stop(process)
-
-
-def wait_until_it_serves(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    started = time.monotonic()
-    while time.monotonic() - started < STARTS_WITHIN_S:
-        assert process.poll() is None, log.read_text()[-3000:]
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-                return
-        except (OSError, urllib.error.URLError):
-            time.sleep(1)
-    pytest.fail(f"vLLM does not serve after {STARTS_WITHIN_S} s: {log.read_text()[-3000:]}")
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End the server and the engine that it started; both are in the session of their own."""
-    if process.poll() is None:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=60)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with vllm_server(tmp_path / "server.log") as served:
+        yield served
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

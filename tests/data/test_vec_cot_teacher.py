@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 sys.path.append(str(Path(__file__).parents[2] / "data"))  # last, so that no package is shadowed
-sys.path.append(str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[1]))
 
 from chat_server import Reply, chat_server
-from vec_cot_teacher import Cost, Question, Server, TeacherUnusable, ask_all
+from vec_cot_teacher import Cost, Question, Teacher, TeacherUnusable, ask_all
+
+from emocaliber.chat_server import ChatServer
 
 KEY = "sk-very-secret"
 
@@ -22,23 +24,17 @@ def question(name: str) -> Question:
     )
 
 
-def settings(url: str, **changes: Any) -> Server:
-    values: dict[str, Any] = {
-        "request": {"model": "m", "temperature": 0.0, "chat_template_kwargs": {"x": 1}},
-        "key": KEY,
-        "timeout_s": 20.0,
-        "max_retries": 2,
-        "concurrency": 3,
-        "max_failures_in_a_row": 50,
-    }
-    return Server(url=url, **values | changes)
+def teacher(url: str, max_failures_in_a_row: int = 50, **changes: Any) -> Teacher:
+    values = {"timeout_s": 20.0, "max_retries": 2, "concurrency": 3, "backoff_s": 0.01} | changes
+    request = {"model": "m", "temperature": 0.0, "chat_template_kwargs": {"x": 1}}
+    return Teacher(ChatServer(url, KEY, **values), request, max_failures_in_a_row)
 
 
 def ask(
     folder: Path, url: str, names: str, cost: Cost | None = None, **changes: Any
 ) -> dict[str, dict[str, Any]]:
     questions = [question(name) for name in names.split()]
-    answers = ask_all(questions, settings(url, **changes), folder / "raw.jsonl", cost or Cost(1.0, 1.0))
+    answers = ask_all(questions, teacher(url, **changes), folder / "raw.jsonl", cost or Cost(1.0, 1.0))
     assert {key for _, key in answers} <= {one.prompt_sha256 for one in questions}
     return {name: answer for (name, _), answer in answers.items()}
 
@@ -68,13 +64,13 @@ def test_what_passes_is_asked_again(tmp_path: Path, fault: Reply) -> None:
 @pytest.mark.parametrize(
     ("fault", "kind", "n_asked"),
     [
-        (429, "RateLimitError", 3),
-        (500, "InternalServerError", 3),
-        ("late", "APITimeoutError", 3),
-        (400, "BadRequestError", 1),
-        ("not json", "MalformedAnswer", 1),
-        ("html", "MalformedAnswer", 1),
-        ("empty", "MalformedAnswer", 1),
+        (429, "server_error", 3),
+        (500, "server_error", 3),
+        ("late", "server_timeout", 3),
+        (400, "request_refused", 1),
+        ("not json", "server_malformed", 3),
+        ("html", "server_malformed", 3),
+        ("empty", "server_malformed", 3),
     ],
 )
 def test_what_stays_is_an_error_and_only_that_is_asked_for_next(
@@ -106,7 +102,7 @@ def test_another_prompt_is_asked_anew_and_a_torn_line_again(tmp_path: Path) -> N
         assert len(ask(tmp_path, server.url, "a b")) == 2 and server.asked == [torn]
         other = Question("a", "another hash", question("a").messages)
         server.asked.clear()
-        answers = ask_all([other], settings(server.url), raw, Cost(0, 0))
+        answers = ask_all([other], teacher(server.url), raw, Cost(0, 0))
         assert list(answers) == [("a", "another hash")] and server.asked == ["a"]
 
 
@@ -123,6 +119,6 @@ def test_a_wrong_key_or_address_ends_it_at_once(tmp_path: Path, status: int, rem
 def test_a_server_that_is_down_ends_it(tmp_path: Path) -> None:
     with chat_server(lambda text, before: "yes") as server:
         url = server.url
-    with pytest.raises(TeacherUnusable, match="2 failures in a row, the last APIConnectionError"):
+    with pytest.raises(TeacherUnusable, match="2 failures in a row, the last server_error"):
         ask(tmp_path, url, "a b c d e f", max_failures_in_a_row=2, max_retries=0, concurrency=1)
     assert len((tmp_path / "raw.jsonl").read_text().splitlines()) == 2

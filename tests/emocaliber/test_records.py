@@ -6,9 +6,9 @@ import json
 import pytest
 
 from emocaliber.prompts import conversation, user_prompt
+from emocaliber.record_fields import content_id
 from emocaliber.records import (
     RecordError,
-    _content_id,
     iterate_with_places,
     merge_by_id,
     read_records,
@@ -62,7 +62,7 @@ def test_the_id_is_fixed():
         "candidates": ["positive", "negative"],
     }
     # sha256 of '[["a.jpg"], "FI-2", "Which?", ["positive", "negative"]]', the first 16 digits
-    assert _content_id(record) == "FI-2-643ac2a0c469dbd2"
+    assert content_id(record) == "FI-2-643ac2a0c469dbd2"
 
 
 def test_predictions_without_ids_get_the_ids_of_their_data(tmp_path):
@@ -125,7 +125,7 @@ def test_several_files_are_one_set_of_rows(tmp_path):
 @pytest.mark.parametrize("has_id", [False, True])
 def test_the_same_rows_in_another_file_are_refused(tmp_path, has_id):
     shard, merged = tmp_path / "shard.jsonl", tmp_path / "merged.jsonl"
-    identity = _content_id(PUBLISHED)
+    identity = content_id(PUBLISHED)
     row = changed(response="a", id=identity) if has_id else changed(response="a")
     write_jsonl_atomic(shard, [row])
     write_jsonl_atomic(merged, [changed(image="other.jpg"), changed(response="b")])

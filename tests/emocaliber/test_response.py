@@ -21,8 +21,14 @@ STEPS = {
 }
 THINK = render(STEPS, "x").removesuffix("<answer>x</answer>")
 REASONS = {"no_answer", "ambiguous", "not_a_candidate"}
-CONFIDENCE_REASONS = {"missing", "not_a_number", "out_of_range"}
-FLAGS = {"truncated", "fallback", "rescaled", "synonym", "malformed_reasoning"}
+CONFIDENCE_REASONS = {
+    *("missing", "not_a_number", "out_of_range"),
+    *("unknown_label", "duplicate_label", "sum_not_one"),
+}
+FLAGS = {
+    *("truncated", "fallback", "rescaled", "synonym", "malformed_reasoning"),
+    *("from_distribution", "renormalised"),
+}
 
 
 def read(text, candidates=MIKELS_8):
@@ -375,9 +381,28 @@ def test_sections_that_were_found_are_given():
 # properties
 
 FRAGMENTS = [
-    f"<{slash}{name}>" for name in ("think", "answer", "confidence", *SECTIONS) for slash in ("", "/")
+    f"<{slash}{name}>"
+    for name in ("think", "answer", "confidence", "distribution", *SECTIONS)
+    for slash in ("", "/")
 ]
-FRAGMENTS += ["awe", " fear ", "sad", "0.85", "85%", "<", "</", ">", "<Answer >", "\n", "-", "\ud800", "."]
+FRAGMENTS += [
+    "<distribution>awe: 0.9</distribution>",
+    "fear: 0.25, ",
+    ": 1",
+    "awe",
+    " fear ",
+    "sad",
+    "0.85",
+    "85%",
+    "<",
+    "</",
+    ">",
+    "<Answer >",
+    "\n",
+    "-",
+    "\ud800",
+    ".",
+]
 CONFUSING = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=5), max_size=30).map("".join)
 # Free text between tags: anything but the tags themselves, with something in it after stripping.
 PROSE = st.text(min_size=1).map(str.strip).filter(lambda text: text and "<" not in text)

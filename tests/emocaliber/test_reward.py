@@ -190,6 +190,11 @@ def test_a_synonym_is_as_good_as_the_label():
     assert reward(text, truth="sadness", strict=True)["correct"] == 0
 
 
+def test_a_distribution_is_no_confidence_to_be_paid_for():
+    text = f"{THINK}<answer>joy</answer><distribution>joy: 0.8, love: 0.2</distribution>"
+    assert all(reward(text, name)["format"] == 0 for name in REWARDS)
+
+
 def test_the_published_reward_alone_is_strict_by_default():
     for name in REWARDS:
         assert reward(says("the joy"), name)["correct"] == (0 if name == "emocaliber" else 1)

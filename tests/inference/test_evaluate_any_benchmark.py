@@ -132,3 +132,62 @@ def test_rows_with_samples_alone_are_scored_by_the_first_and_written_as_given(co
     assert content["samples"]["overall"]["n"] == 2
     written = [json.loads(line) for line in (out / "merged_conf.jsonl").read_text().splitlines()]
     assert written == [{**one, "prediction": "joy", "confidence": 0.9} for one in given]
+
+
+def with_confidences(number, answer, p_true, **fields):
+    others = {label: -4.0 for label in LABELS if label != answer}
+    return row(
+        number,
+        answer,
+        ground_truth="joy",
+        candidate_logprobs={answer: -0.5, **others},
+        p_true=p_true,
+        confidence_tokens={"likelihood": 50, "p_true": 20},
+        **fields,
+    )
+
+
+def test_confidences_that_the_rows_hold_are_compared(command, tmp_path, capsys):
+    answers = ["joy", "great joy", "joy", "怒り"]
+    rows = [with_confidences(n, answer, 0.9 if answer == "joy" else 0.1) for n, answer in enumerate(answers)]
+    rows.append(with_confidences(9, "joy", "very"))
+    status, out = evaluated(command, tmp_path, rows, "--draws", "100")
+    assert status == 0
+    best = "Ranks best (ROC AUC in tasks): P(True), 100.00, "
+    assert best in (out / "metric_conf.log").read_text(encoding="utf-8")
+    assert best in capsys.readouterr().out
+    content = json.loads((out / "metrics.json").read_text(encoding="utf-8"))["confidences"]
+    assert (content["n_rows"], content["n_compared"]) == (5, 4)
+    assert content["overall"]["confidences"]["p_true"]["brier"] == pytest.approx(0.01)
+    assert content["occurrences"]["p_true"]["reasons"] == {"not_a_number": 1}
+    merged = (out / "merged_conf.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["candidate_logprobs"] for line in merged] == [
+        one["candidate_logprobs"] for one in rows
+    ]
+
+
+def test_rows_that_state_a_distribution_are_measured_by_it(command, tmp_path):
+    stated = "<distribution>joy: 0.6, great joy: 0.3</distribution>"
+    rows = [row(n, "", ground_truth="joy", response=f"<answer>joy</answer>{stated}") for n in range(2)]
+    rows.append(row(2, "", ground_truth="joy", response="<answer>joy</answer><distribution>joy: 3, x"))
+    status, out = evaluated(command, tmp_path, rows, "--draws", "0", "--no-figures")
+    assert status == 0
+    summary = json.loads((out / "metrics.json").read_text(encoding="utf-8"))["overall"]["samples"]
+    assert summary["n_with_confidence"] == 2
+    assert summary["brier"] == pytest.approx(0.16)
+    assert summary["no_confidence_reasons"] == {"out_of_range": 1}
+    assert summary["flags"]["from_distribution"] == 2
+
+
+def test_clusters_are_drawn_together_for_every_comparison(command, tmp_path):
+    rows = [with_confidences(n, "joy" if n % 2 else "怒り", 0.1 * n) for n in range(8)]
+    rows = [{**one, "samples": [one["response"], "joy"]} for one in rows]
+    clusters = tmp_path / "clusters.json"
+    clusters.write_text(json.dumps({"images": {f"{n}.jpg": "group-0" for n in range(8)}}))
+    options = ("--draws", "100", "--no-figures", "--no-page", "--clusters", str(clusters))
+    status, out = evaluated(command, tmp_path, rows, *options)
+    assert status == 0
+    content = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    assert content["samples"]["n_images"] == 1
+    # One image alone is the same in every draw.
+    assert content["confidences"]["overall"]["confidences"]["p_true"]["intervals"]["acc"] == [0.5, 0.5]

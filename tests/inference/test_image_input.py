@@ -178,8 +178,28 @@ def test_a_folder_is_not_an_image(tmp_path: Path) -> None:
 def test_paths_are_relative_to_the_root_and_stay_below_it(tmp_path: Path) -> None:
     assert locate(tmp_path, "images/../a.png") == tmp_path / "a.png"
     assert locate(tmp_path, str(tmp_path / "a.png")) == tmp_path / "a.png"
-    for name in ("../a.png", "images/../../a.png", "/etc/passwd", "https://example.org/a.png", "a\0.png"):
+    escapes = (
+        "../a.png",
+        "images/../../a.png",
+        "/etc/passwd",
+        "//etc/passwd",
+        "..",
+        "https://example.org/a.png",
+    )
+    urls = (
+        "HTTP:a.png",
+        "file:///etc/passwd",
+        "file:/etc/passwd",
+        "data:image/png;base64,iVBOR",
+        "s3://b/a.png",
+    )
+    for name in (*escapes, *urls, "a\0.png"):
         with pytest.raises(RowError) as caught:
             locate(tmp_path, name)
         assert caught.value.type == "image_outside_root"
     assert locate(Path("/"), "/data/a.png") == Path("/data/a.png")
+
+
+def test_names_that_only_look_strange_are_paths(tmp_path: Path) -> None:
+    for name in ("a:b.png", "12:30.png", "~/a.png", "$HOME.png", "..a.png", "datable.png", "\\\\host\\a.png"):
+        assert locate(tmp_path, name) == tmp_path / name

@@ -3,16 +3,16 @@
 import json
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import infer as module
 import pytest
-from engine import Answer, EngineError
+from backend import Answer, EngineError, Refusal
 from PIL import Image
-from prepare import Refusal
+
+from emocaliber.records import JsonlAppender
 
 Row = dict[str, Any]
 
@@ -142,31 +142,30 @@ class FakeEngine:
     """Answers each row by its id; fails for good after `n_answers`."""
 
     arguments: Row = {}  # noqa: RUF012
-    refill = 2
 
-    def __init__(self, n_answers: int) -> None:
+    def __init__(self, n_answers: int, unlucky: int = 0) -> None:
         self.n_answers = n_answers
+        self.unlucky = unlucky
         self.asked: list[str] = []
 
-    def preparer(self, image_root: Path, seed: int) -> Any:
-        return SimpleNamespace(prepare_ahead=lambda records, **_: (record for record in records))
-
-    def answers(self, prepared: Iterator[Row], sampling: Any) -> Iterator[Answer | Refusal]:
-        for row in prepared:
+    def answers(self, records: Iterable[Row]) -> Generator[Answer | Refusal | None]:
+        for row in records:
             if len(self.asked) == self.n_answers:
                 raise EngineError("the engine failed: out of memory")
             self.asked.append(row["id"])
             if row["id"] == "r1":
                 yield Refusal("r1", "image_missing", "no file")
+            elif row["id"] == "r2" and self.asked.count("r2") <= self.unlucky:
+                yield Refusal("r2", "request_refused", "not now")
             else:
                 yield Answer(row["id"], f"answer to {row['id']}", "stop", 16, 40, 3)
 
 
 @pytest.fixture
-def engine_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], FakeEngine]:
-    def put(n_answers: int) -> FakeEngine:
-        engine = FakeEngine(n_answers)
-        monkeypatch.setattr(module, "start_engine", lambda plan: engine)
+def engine_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeEngine]:
+    def put(n_answers: int, unlucky: int = 0) -> FakeEngine:
+        engine = FakeEngine(n_answers, unlucky)
+        monkeypatch.setattr(module, "start_backend", lambda plan: engine)
         return engine
 
     return put
@@ -178,7 +177,7 @@ def statuses(folder: Path) -> list[str]:
 
 def test_an_engine_that_fails_leaves_the_finished_rows(
     arguments: dict[str, Any],
-    engine_with: Callable[[int], FakeEngine],
+    engine_with: Callable[..., FakeEngine],
     read_rows: Callable[[Path], list[Row]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -202,7 +201,7 @@ def test_an_engine_that_fails_leaves_the_finished_rows(
 
 
 def test_a_row_at_fault_stays_an_error_until_it_is_retried(
-    arguments: dict[str, Any], engine_with: Callable[[int], FakeEngine]
+    arguments: dict[str, Any], engine_with: Callable[..., FakeEngine]
 ) -> None:
     engine_with(100)
     assert module.main(command_line(arguments)) == 0
@@ -212,9 +211,41 @@ def test_a_row_at_fault_stays_an_error_until_it_is_retried(
         assert engine.asked == asked
 
 
+@pytest.mark.parametrize(("unlucky", "asked_later"), [(1, []), (2, ["r2"])])
+def test_a_failure_that_is_not_the_rows_own_is_asked_again_at_the_end_and_by_the_next_start(
+    unlucky: int,
+    asked_later: list[str],
+    arguments: dict[str, Any],
+    engine_with: Callable[..., FakeEngine],
+    read_rows: Callable[[Path], list[Row]],
+) -> None:
+    engine = engine_with(100, unlucky)
+    assert module.main(command_line(arguments)) == 0
+    assert engine.asked == ["r0", "r1", "r2", "r3", "r4", "r5", "r2"]
+    row = read_rows(arguments["--output-dir"] / "predictions.jsonl")[2]
+    assert row.get("error") == ({"type": "request_refused", "message": "not now"} if asked_later else None)
+    engine = engine_with(100)
+    assert module.main(command_line(arguments)) == 0
+    assert engine.asked == asked_later
+
+
+def test_too_many_failures_end_the_run(
+    arguments: dict[str, Any], engine_with: Callable[..., FakeEngine], capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = engine_with(100)
+    assert module.main(command_line({**arguments, "--max-failures": 0})) == 1
+    assert engine.asked == ["r0", "r1"]
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "2 of 6 rows are on disk; the same command continues",
+        "error: 1 rows have an error, more than --max-failures 0; see the last lines of partial*.jsonl, "
+        "mend their cause and continue with --retry-errors",
+    ]
+    assert module.main(command_line({**arguments, "--max-failures": 1}, "--retry-errors")) == 0
+
+
 def test_other_arguments_are_refused_with_the_difference(
     arguments: dict[str, Any],
-    engine_with: Callable[[int], FakeEngine],
+    engine_with: Callable[..., FakeEngine],
     make_row: Callable[..., Row],
     write_rows: Callable[..., Path],
     capsys: pytest.CaptureFixture[str],
@@ -238,7 +269,7 @@ def test_other_arguments_are_refused_with_the_difference(
 
 
 def test_what_the_machine_does_may_change_between_starts(
-    arguments: dict[str, Any], engine_with: Callable[[int], FakeEngine]
+    arguments: dict[str, Any], engine_with: Callable[..., FakeEngine]
 ) -> None:
     engine_with(2)
     assert module.main(command_line(arguments)) == 1
@@ -248,7 +279,7 @@ def test_what_the_machine_does_may_change_between_starts(
 
 
 def test_a_run_without_a_single_response_is_a_failure(
-    arguments: dict[str, Any], engine_with: Callable[[int], FakeEngine], capsys: pytest.CaptureFixture[str]
+    arguments: dict[str, Any], engine_with: Callable[..., FakeEngine], capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = arguments["--data"].read_text().splitlines(keepends=True)
     arguments["--data"].write_text(rows[1])
@@ -261,7 +292,7 @@ def test_a_run_without_a_single_response_is_a_failure(
 
 
 def test_run_json_says_what_was_run(
-    arguments: dict[str, Any], engine_with: Callable[[int], FakeEngine], monkeypatch: pytest.MonkeyPatch
+    arguments: dict[str, Any], engine_with: Callable[..., FakeEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret_of_mine")
     engine_with(100)
@@ -280,7 +311,7 @@ def test_run_json_says_what_was_run(
 
 
 def test_images_larger_than_the_checkpoint_knows_are_warned_of(
-    arguments: dict[str, Any], engine_with: Callable[[int], FakeEngine], capsys: pytest.CaptureFixture[str]
+    arguments: dict[str, Any], engine_with: Callable[..., FakeEngine], capsys: pytest.CaptureFixture[str]
 ) -> None:
     own = {"size": {"shortest_edge": 3136, "longest_edge": 12544}}
     (arguments["--checkpoint"] / "preprocessor_config.json").write_text(json.dumps(own))
@@ -294,11 +325,11 @@ def test_images_larger_than_the_checkpoint_knows_are_warned_of(
 
 def test_a_full_disk_is_named_and_the_rows_before_it_stay(
     arguments: dict[str, Any],
-    engine_with: Callable[[int], FakeEngine],
+    engine_with: Callable[..., FakeEngine],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    class FullDisk(module.JsonlAppender):
+    class FullDisk(JsonlAppender):
         def write(self, row: Any) -> None:
             if row["id"] == "r3":
                 raise OSError(28, "No space left on device")

@@ -283,8 +283,9 @@ def test_real_photographs_at_other_pixel_limits(
 def test_the_benchmark_compares_on_one_engine(
     root: Path, data: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, str(root / "inference" / "benchmark.py"), "--checkpoint", str(checkpoint)]
-    command += ["--data", str(data), "--rows", "12", "--json", str(tmp_path / "numbers.json")]
+    command = [sys.executable, str(root / "inference" / "benchmark.py"), "infer"]
+    command += ["--checkpoint", str(checkpoint), "--data", str(data), "--rows", "12"]
+    command += ["--worker-rows", "12", "--json", str(tmp_path / "numbers.json")]
     command += map(str, SETTINGS)
     run = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stderr[-3000:]
@@ -292,4 +293,6 @@ def test_the_benchmark_compares_on_one_engine(
     rates = [way["rows_per_s"] for way in numbers["ways"].values()]
     assert len(rates) == 3
     assert min(rates) > 0
-    assert f"batching gains {numbers['gain']} times" in run.stdout
+    assert f"(c) is {numbers['gain']} times (a)" in run.stdout
+    assert numbers["workers"]["1"] > 0
+    assert numbers["workers"]["2"] > 0

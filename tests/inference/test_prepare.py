@@ -3,9 +3,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backend import Refusal
 from image_input import RowError
 from PIL import Image
-from prepare import PixelBudget, Preparer, Refusal, Request, chat_messages, row_seed
+from prepare import PixelBudget, Preparer, Request, chat_messages, row_seed
 
 from emocaliber.prompts import SYSTEM_PROMPT
 

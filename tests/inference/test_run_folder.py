@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import run_folder as module
+from progress import Progress
 from run_folder import RunFolder, compare
 
 from emocaliber.records import RecordError
@@ -16,7 +17,10 @@ ROWS = [{"id": name, "task": "EmoSet-8"} for name in "abc"]
 
 def opened(path: Path, **options: Any) -> RunFolder:
     folder = RunFolder(path)
-    folder.open({**RUN, "attempts": [{"status": "running"}]}, overwrite=options.pop("overwrite", False))
+    folder.open(
+        {**RUN, "attempts": [{"status": "running", "arguments": {}}]},
+        overwrite=options.pop("overwrite", False),
+    )
     return folder
 
 
@@ -138,11 +142,19 @@ def test_overwrite_discards_rows_and_earlier_starts(tmp_path: Path) -> None:
     assert (tmp_path / "notes.txt").exists()
 
 
+def test_what_a_killed_start_was_writing_is_removed(tmp_path: Path) -> None:
+    opened(tmp_path).close()
+    for name in (".merged.jsonl.0123abcd.tmp", ".run.json.89abcdef.tmp", ".notes.jsonl.89abcdef.tmp"):
+        (tmp_path / name).write_text("half")
+    opened(tmp_path).close()
+    assert [path.name for path in tmp_path.glob(".*.tmp")] == [".notes.jsonl.89abcdef.tmp"]
+
+
 def test_starts_are_counted(tmp_path: Path) -> None:
     for number in range(1, 3):
         folder = opened(tmp_path)
         folder.gather(retry_errors=False)
-        folder.close_attempt("finished", None, {})
+        folder.close_attempt("finished", Progress(1, 0), {}, {})
         folder.close()
         run = json.loads((tmp_path / "run.json").read_text())
         assert [attempt["status"] for attempt in run["attempts"]] == ["finished"] * number

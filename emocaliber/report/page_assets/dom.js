@@ -41,14 +41,16 @@ const SUMMARIES = [
 
 const STEPS = ["element", "human", "context", "interaction", "analysis"];
 const OUTCOMES = {
-  right: { sign: "✓", name: "right" },
-  wrong: { sign: "✗", name: "wrong" },
+  ...(DATA.has_truth
+    ? { right: { sign: "✓", name: "right" }, wrong: { sign: "✗", name: "wrong" } }
+    : { answered: { sign: "", name: "answered" } }),
   unparsed: { sign: "?", name: "unparsed" },
   failed: { sign: "!", name: "failed" },
 };
 
 function outcomeOf(row) {
   if (row.status === "failed" || row.status === "unparsed") return row.status;
+  if (!DATA.has_truth) return "answered";
   return row.correct ? "right" : "wrong";
 }
 

@@ -53,10 +53,12 @@ const taskRank = (row) => taskRanks.get(row.task) ?? taskRanks.size;
 
 const SORTS = [
   { name: "as in the file", compare: () => 0 },
-  {
-    name: "most confident errors first",
-    compare: (a, b) => a.correct - b.correct || byOptional(confidenceOf, a.correct ? 1 : -1)(a, b),
-  },
+  ...(DATA.has_truth
+    ? [{
+      name: "most confident errors first",
+      compare: (a, b) => a.correct - b.correct || byOptional(confidenceOf, a.correct ? 1 : -1)(a, b),
+    }]
+    : []),
   { name: "confidence, high to low", compare: byOptional(confidenceOf, -1) },
   { name: "confidence, low to high", compare: byOptional(confidenceOf, 1) },
   { name: "task", compare: (a, b) => taskRank(a) - taskRank(b) || collator.compare(a.task, b.task) },
@@ -66,7 +68,7 @@ const SORTS = [
     : []),
 ];
 
-const NO_FILTER = { text: "", subject: "", outcome: "", reason: "", low: null, high: null, pair: null, sort: 0 };
+const NO_FILTER = { text: "", subject: "", label: "", outcome: "", reason: "", low: null, high: null, pair: null, sort: 0 };
 
 const TESTS = {
   text: (filter) => {
@@ -77,6 +79,7 @@ const TESTS = {
     const tasks = GROUP_TASKS.get(subject);
     return subject && (tasks ? (row) => tasks.has(row.task) : (row) => `task:${row.task}` === subject);
   },
+  label: ({ label }) => label && ((row) => (row.label === null ? "none" : `label:${row.label}`) === label),
   reason: ({ reason }) => reason && ((row) => row.reasons.has(reason)),
   confidence: ({ low, high }) => (low !== null || high !== null) &&
     ((row) => row.confidence !== null && row.confidence >= (low ?? 0) && row.confidence <= (high ?? 1)),

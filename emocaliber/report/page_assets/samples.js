@@ -3,6 +3,8 @@
 const ROW_HEIGHT = 58; // as in the style
 const SPARE_ROWS = 6;
 
+const hasOneTask = !DATA.has_truth && DATA.tasks.length === 1;
+
 let filter = { ...NO_FILTER };
 let found = { rows: [], counts: new Map(), total: 0 };
 let selected = 0; // position in found.rows
@@ -13,6 +15,13 @@ function drawSamples() {
     const nodes = names.map((name) => option(`${kind}:${name}`, name));
     return names.length ? [el("optgroup", { label: kind === "group" ? "Groups" : "Tasks" }, nodes)] : [];
   }));
+  byId("filter-task").parentElement.hidden = hasOneTask;
+  const labels = new Map();
+  ROWS.forEach(({ label }) => labels.set(label, (labels.get(label) ?? 0) + 1));
+  const named = [...labels].filter(([label]) => label !== null).sort(([a], [b]) => collator.compare(a, b));
+  byId("filter-label").append(option("", "any"), ...named.map(([label, number]) =>
+    option(`label:${label}`, `${label} (${number})`)));
+  if (labels.has(null)) byId("filter-label").append(option("none", `none (${labels.get(null)})`));
   const reasons = new Map();
   ROWS.forEach((row) => row.reasons.forEach((reason) => reasons.set(reason, (reasons.get(reason) ?? 0) + 1)));
   byId("filter-reason").append(option("", "any"), ...[...reasons].sort(([a], [b]) => collator.compare(a, b))
@@ -32,6 +41,7 @@ function listenToFilters() {
   form.addEventListener("input", () => apply({
     text: byId("search").value,
     subject: byId("filter-task").value,
+    label: byId("filter-label").value,
     reason: byId("filter-reason").value,
     low: numberIn(byId("confidence-low")),
     high: numberIn(byId("confidence-high")),
@@ -47,7 +57,8 @@ function listenToFilters() {
 function apply(change) {
   filter = { ...filter, ...change };
   const values = {
-    search: filter.text, "filter-task": filter.subject, "filter-reason": filter.reason, sort: String(filter.sort),
+    search: filter.text, "filter-task": filter.subject, "filter-label": filter.label, "filter-reason": filter.reason,
+    sort: String(filter.sort),
   };
   for (const [id, value] of Object.entries(values)) if (byId(id).value !== value) byId(id).value = value;
   for (const [id, value] of [["confidence-low", filter.low], ["confidence-high", filter.high]]) {
@@ -78,7 +89,7 @@ function drawOutcomes() {
     },
   }, text, el("span", { class: "number" }, count(number)));
   byId("outcomes").replaceChildren(chip("", "all", found.total), ...Object.entries(OUTCOMES).map(([value, { sign, name }]) =>
-    chip(value, `${sign} ${name}`, found.counts.get(value))));
+    chip(value, `${sign} ${name}`.trim(), found.counts.get(value))));
 }
 
 function drawPair() {
@@ -96,7 +107,7 @@ function drawFound() {
   const mean = (list, key) => (list.length ? list.reduce((sum, row) => sum + key(row), 0) / list.length : null);
   const accuracy = mean(rows, (row) => Number(row.correct));
   const parts = [`${count(rows.length)} of ${count(ROWS.length)} rows`];
-  if (rows.length) parts.push(`accuracy ${percent(accuracy)} %`);
+  if (rows.length && DATA.has_truth) parts.push(`accuracy ${percent(accuracy)} %`);
   if (stated.length) parts.push(`mean confidence ${percent(mean(stated, confidenceOf))} %`);
   byId("found").textContent = parts.join(" · ");
 }
@@ -140,7 +151,7 @@ function listLine(row, place) {
   thumbnail(row, "tiny"),
   el("span", { class: "what" },
     el("span", { class: "answer" }, answerText(row)),
-    el("span", { class: "which" }, row.id.includes(row.task) ? null : [el("bdi", {}, row.task), " · "], el("bdi", {}, row.id))),
+    el("span", { class: "which" }, hasOneTask || row.id.includes(row.task) ? null : [el("bdi", {}, row.task), " · "], el("bdi", {}, row.id))),
   el("span", { class: `mark ${row.outcome}`, title: outcome.name, "aria-label": outcome.name }, outcome.sign),
   el("span", { class: "confidence" }, decimal(row.confidence)));
   line.style.top = `${place * ROW_HEIGHT}px`;
@@ -148,8 +159,10 @@ function listLine(row, place) {
 }
 
 function answerText(row) {
-  if (row.outcome === "right") return el("bdi", {}, row.label ?? NONE);
+  if (row.outcome === "right" || row.outcome === "answered") return el("bdi", {}, row.label ?? NONE);
   const answer = row.label ?? (row.outcome === "failed" ? "failed" : "no answer");
+  // Without a truth there is room for the type of the error.
+  if (!DATA.has_truth) return el("span", { class: "instead" }, el("bdi", {}, row.error?.split(":", 1)[0] || answer));
   return [el("bdi", {}, answer), el("span", { class: "instead" }, " truth ", el("bdi", {}, row.truth ?? NONE))];
 }
 
@@ -174,11 +187,12 @@ function cardOf(row) {
     el("header", {},
       thumbnail(row, "large"),
       el("div", {},
-        el("p", { class: "verdict" }, el("span", { class: `mark ${row.outcome}` }, `${outcome.sign} ${outcome.name}`),
+        el("p", { class: "verdict" }, el("span", { class: `mark ${row.outcome}` },
+          `${outcome.sign} ${outcome.name}`.trim()),
           reasons),
         el("dl", { class: "facts" },
           el("dt", {}, "Answer"), el("dd", { class: "said" }, el("bdi", {}, row.label ?? NONE)),
-          el("dt", {}, "Truth"), el("dd", {}, el("bdi", {}, row.truth ?? NONE)),
+          DATA.has_truth ? [el("dt", {}, "Truth"), el("dd", {}, el("bdi", {}, row.truth ?? NONE))] : null,
           el("dt", {}, "Confidence"), el("dd", {}, decimal(row.confidence), meter),
           el("dt", {}, "Task"), el("dd", {}, el("bdi", {}, row.task)),
           el("dt", {}, "Id"), el("dd", {}, el("bdi", {}, row.id)),

@@ -66,10 +66,13 @@ function start() {
   });
   byId("keys").addEventListener("click", () => toggleHelp());
   drawRun();
-  drawScores();
-  choose(showRows);
-  drawConfusion(showRows);
-  drawAccounts(showRows);
+  if (DATA.has_truth) { // the page of predictions alone has no place for numbers
+    drawScores();
+    choose(showRows);
+    drawConfusion(showRows);
+    drawAccounts(showRows);
+  }
+  document.documentElement.dataset.truth = String(DATA.has_truth);
   drawSamples();
   document.documentElement.dataset.ready = "true";
 }

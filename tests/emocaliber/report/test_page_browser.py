@@ -117,6 +117,20 @@ def fact(page, name):
     return page.locator(f"#card dt:text-is('{name}') + dd").text_content()
 
 
+def test_rows_of_one_answer_are_listed(opened, tmp_path):
+    save(tmp_path, some_rows())
+    page = opened()
+    options = page.locator("#filter-label option").all_text_contents()
+    assert options == ["any", "anger (1)", "awe (1)", "fear (2)", "sadness (1)", "none (2)"]
+    page.select_option("#filter-label", label="fear (2)")
+    assert listed(page) == ["Abstract-4-2", "Abstract-4-3"]
+    page.select_option("#filter-label", label="none (2)")
+    assert listed(page) == ["Abstract-4-10", "Ink-4-6"]
+    page.locator("#reset").click()
+    assert page.input_value("#filter-label") == ""
+    assert len(listed(page)) == 7
+
+
 def test_the_numbers_are_there(opened, tmp_path):
     save(tmp_path, some_rows())
     page = opened()

@@ -1,0 +1,80 @@
+"""Show the prompt of a row of a run, as the model got it, from the run's own run.json.
+
+An image stands as the one token of the template that its image tokens replace. Refuses if the checkpoint or
+the data are no longer those of the run.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from checkpoint import file_sha256, open_checkpoint
+
+from emocaliber.command_line import CommandParser
+from emocaliber.records import Record, RecordError, iterate_records
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = CommandParser(description=__doc__)
+    parser.add_argument(
+        "--run", required=True, type=Path, metavar="DIR", help="the output folder of infer.py"
+    )
+    parser.add_argument("--id", metavar="ID", help="of the row (default: the first)")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    arguments = parse_arguments(argv)
+    try:
+        print(rendered_prompt(arguments.run, arguments.id))
+    except RecordError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def rendered_prompt(folder: Path, row_id: str | None) -> str:
+    """Give the text of a row's prompt up to where the answer begins. Raises RecordError."""
+    from chat_tokenizer import ChatTokenizer
+    from prepare import chat_messages
+
+    run = _read_run(folder / "run.json")
+    path = run["model"]["path"]
+    if path is None:
+        raise RecordError(f"{folder}: its model was not a folder; only there is the chat template known")
+    if open_checkpoint(path).sha256 != run["model"]["sha256"]:
+        raise RecordError(f"{path}: no longer the checkpoint of {folder}; put that one back")
+    record = _row(folder, run, row_id)
+    return ChatTokenizer(path).render(chat_messages(record, run["prompt"]["name"]))
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    try:
+        run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if {"path", "sha256"} <= set(run["model"]) and "name" in run["prompt"]:
+            return run
+    except (OSError, ValueError, LookupError, TypeError):
+        pass
+    raise RecordError(f"{path}: not the run.json of a run of infer.py; give --run its output folder")
+
+
+def _row(folder: Path, run: dict[str, Any], row_id: str | None) -> Record:
+    """Find the row among the predictions, else (the run has not finished) in the data."""
+    source = folder / "predictions.jsonl"
+    if not source.is_file():
+        source = Path(run["data"]["path"])
+        if not source.is_file() or file_sha256(source) != run["data"]["sha256"]:
+            raise RecordError(f"{source}: no longer the data of {folder}; let the run finish, or put it back")
+    for record in iterate_records(source, need_truth=False):
+        if row_id in (None, record["id"]):
+            return record
+    raise RecordError(f"{source}: no row has the id {row_id!r}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

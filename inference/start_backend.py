@@ -1,0 +1,86 @@
+"""Starts what answers the rows of a plan."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from backend import Backend
+from engine_settings import EngineSettings, prepare_environment, runs_on_cpu
+from plan import Plan, make_asking
+
+
+def engine_settings(plan: Plan) -> EngineSettings:
+    """Give what the engine is built from."""
+    arguments = plan.arguments
+    return EngineSettings(
+        checkpoint=str(plan.checkpoint.path or plan.checkpoint.name),
+        dtype=arguments.dtype,
+        max_model_len=plan.max_model_len,
+        min_pixels=arguments.min_pixels,
+        max_pixels=arguments.max_pixels,
+        images_per_row=plan.images_per_row,
+        max_in_flight=arguments.batch_size,
+        tensor_parallel_size=arguments.tensor_parallel_size,
+        gpu_memory_utilization=arguments.gpu_memory_utilization,
+        seed=arguments.seed,
+    )
+
+
+def start_backend(plan: Plan) -> Backend:
+    """Load the checkpoint, or find the server. Raises EngineError, and RecordError for what it cannot do."""
+    arguments = plan.arguments
+    if plan.checkpoint.path is not None:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    prepare_environment(
+        on_cpu=runs_on_cpu(), weights_bytes=plan.checkpoint.weights_bytes, verbose=arguments.verbose
+    )
+    if arguments.backend == "server":
+        return _server(plan)
+    if arguments.backend == "transformers":
+        from transformers_backend import TransformersBackend
+
+        return TransformersBackend(engine_settings(plan), make_asking(plan))
+    from engine import Engine
+
+    return Engine(engine_settings(plan), make_asking(plan))
+
+
+def _server(plan: Plan) -> Backend:
+    from server import ServerBackend, ServerSettings
+
+    arguments = plan.arguments
+    settings = ServerSettings(
+        url=arguments.server_url,
+        model=arguments.server_model,
+        key_variable=arguments.api_key_variable,
+        concurrency=arguments.batch_size,
+        timeout_s=arguments.timeout_s,
+        factor=plan.checkpoint.image_factor,
+    )
+    counter = None
+    if plan.checkpoint.path is not None:
+        from chat_tokenizer import ChatTokenizer
+
+        counter = _prompt_counter(plan, ChatTokenizer(str(plan.checkpoint.path)))
+    return ServerBackend(settings, make_asking(plan), expected_prompt_tokens=counter)
+
+
+def _prompt_counter(plan: Plan, tokenizer: Any) -> Any:
+    """Give what counts the tokens of a row's prompt and of its images, as the server has to."""
+    from image_input import RowError, image_tokens
+    from prepare import chat_messages
+
+    arguments = plan.arguments
+    factor = plan.checkpoint.image_factor
+    image_token_id = tokenizer.image_token_id
+
+    def count(record: Mapping[str, Any], sizes: list[tuple[int, int]]) -> tuple[int, int]:
+        ids = tokenizer.encode(chat_messages(record, arguments.prompt))
+        if ids.count(image_token_id) != len(sizes):
+            raise RowError("prompt_invalid", "the text holds a token that stands for an image")
+        n_image = sum(
+            image_tokens(*size, factor, arguments.min_pixels, arguments.max_pixels) for size in sizes
+        )
+        return len(ids) - len(sizes) + n_image, n_image
+
+    return count
