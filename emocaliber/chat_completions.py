@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 SERVER_ERROR, SERVER_TIMEOUT = "server_error", "server_timeout"
-SERVER_MALFORMED, REQUEST_REFUSED = "server_malformed", "request_refused"
+SERVER_MALFORMED, REQUEST_REFUSED = "server_malformed", "server_refused"
 SERVERS_OWN = frozenset({SERVER_ERROR, SERVER_TIMEOUT, SERVER_MALFORMED})
 """Types of failures that are the server's, not the question's: asked again, they may pass."""
 

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from backend import CONFIDENCES
+from handout import MOST_TAKERS
 
+from emocaliber.chat_server import is_server_url
 from emocaliber.command_line import CommandParser
 from emocaliber.prompts import PROMPTS
 
@@ -53,7 +55,7 @@ def _add_what_is_asked(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--max-failures",
-        type=int,
+        type=from_zero,
         metavar="N",
         help="end the run when more than N rows of this start have an error (default: never)",
     )
@@ -166,6 +168,19 @@ def _check(parser: CommandParser, arguments: argparse.Namespace) -> None:
         parser.error("--constrain is for --backend vllm and for a server of vLLM")
     if arguments.backend == "server" and arguments.confidence:
         parser.error("--confidence needs the model in this process: --backend vllm or transformers")
+    if arguments.n_samples > 1 and arguments.temperature == 0:
+        parser.error("--n-samples needs a --temperature above 0: greedily all samples are the same")
+    if arguments.images is not None and (arguments.image_root or arguments.keep_invalid):
+        parser.error("--image-root and --keep-invalid belong to --data")
+    if arguments.workers > MOST_TAKERS and not arguments.ray:
+        parser.error(f"--workers {arguments.workers}: at most {MOST_TAKERS} on one machine")
+    if arguments.worker is not None and arguments.handout is None:
+        parser.error("--worker is set by --workers for its own processes; give --workers")
+    if arguments.server_url is not None and not is_server_url(arguments.server_url):
+        # Not shown: it may hold a password.
+        parser.error("--server-url is not http(s)://HOST[:PORT]/v1; a key goes into an environment variable")
+    if arguments.server_model is not None and arguments.server_url is None:
+        parser.error("--server-model belongs to --server-url")
     if arguments.min_pixels > arguments.max_pixels:
         parser.error(f"--min-pixels {arguments.min_pixels} is above --max-pixels {arguments.max_pixels}")
     if (arguments.price_in is None) != (arguments.price_out is None):
@@ -179,6 +194,13 @@ def positive(text: str) -> int:
     """Read a whole number above 0."""
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return int(text)
+
+
+def from_zero(text: str) -> int:
+    """Read a whole number from 0 on."""
+    if int(text) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
     return int(text)
 
 

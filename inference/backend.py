@@ -85,6 +85,12 @@ class Backend(Protocol):
         """
 
 
+def first_line(error: BaseException) -> str:
+    """Give the type of an error and the first line of its message."""
+    text = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+
+
 def as_output(outcome: Answer | Refusal) -> dict[str, Any]:
     """Give the fields that an outcome adds to its record, the id included."""
     if isinstance(outcome, Refusal):

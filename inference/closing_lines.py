@@ -35,6 +35,8 @@ def closing_lines(
         lines.append(f"tokens a row beyond the response: {', '.join(spent)}")
     for index, gpu in attempt.get("gpus", {}).items():
         lines.append(f"GPU {index}: {gpu['utilisation_percent']} % busy, {gpu['memory_mib']:.0f} MiB at most")
-    if "cost" in attempt:
+    if "cost" in attempt and attempt["cost"] is None:
+        lines.append("cost unknown: the server did not count the tokens of every row")
+    elif "cost" in attempt:
         lines.append(f"cost {attempt['cost']}, {attempt['cost_per_1000_rows']} per 1,000 rows")
     return lines

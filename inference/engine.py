@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-from backend import Answer, Asking, EngineError, Refusal
+from backend import Answer, Asking, EngineError, Refusal, first_line
 from chat_tokenizer import ChatTokenizer
 from engine_settings import EngineSettings, engine_arguments, physical_cores, runs_on_cpu
 from image_input import RowError
@@ -40,7 +40,7 @@ class Engine:
             self.arguments = engine_arguments(settings, on_cpu=runs_on_cpu())
             self._llm = vllm.LLM(**self.arguments)
         except Exception as error:
-            raise EngineError(f"vLLM could not load {settings.checkpoint}: {_first_line(error)}") from error
+            raise EngineError(f"vLLM could not load {settings.checkpoint}: {first_line(error)}") from error
         self._sampling_params = vllm.SamplingParams
         self._structured_outputs = StructuredOutputsParams
         self._final_only = RequestOutputKind.FINAL_ONLY
@@ -85,7 +85,7 @@ class Engine:
             with self._render_lock:
                 (rendered,) = self._engine.renderer.render_cmpl([_prompt(request)])
         except (ValueError, TypeError, RuntimeError) as error:
-            raise RowError("request_refused", _first_line(error)) from None
+            raise RowError("request_refused", first_line(error)) from None
         n_image_tokens = self._count_image_tokens(rendered["prompt_token_ids"])
         if n_image_tokens != request.n_image_tokens:
             raise EngineError(
@@ -127,15 +127,15 @@ class Engine:
 
     def _add(self, request: Request) -> Refusal | None:
         try:
-            params = self._params(request)
+            pattern = self._pattern(request)
         except ValueError as error:  # a label that no grammar can hold
-            return Refusal(request.id, "prompt_invalid", _first_line(error))
+            return Refusal(request.id, "prompt_invalid", first_line(error))
         try:
-            self._engine.add_request(f"row:{request.id}", request.rendered, params)
+            self._engine.add_request(f"row:{request.id}", request.rendered, self._params(request, pattern))
         except ValueError as error:
-            return Refusal(request.id, "request_refused", _first_line(error))
+            return Refusal(request.id, "request_refused", first_line(error))
         except Exception as error:
-            raise EngineError(f"the engine failed: {_first_line(error)}") from error
+            raise EngineError(f"the engine failed: {first_line(error)}") from error
         self._requests[request.id] = request
         return None
 
@@ -159,7 +159,7 @@ class Engine:
                 }
                 self._engine.add_request(f"{number}:{row_id}", prompt, self._scoring)
         except Exception as error:
-            raise EngineError(f"the engine failed to score row {row_id}: {_first_line(error)}") from error
+            raise EngineError(f"the engine failed to score row {row_id}: {first_line(error)}") from error
         self._probing[row_id] = _Probing(answer, asked)
         return None
 
@@ -189,15 +189,18 @@ class Engine:
         )
         return sum(len(output.outputs[0].token_ids) for output in outputs)
 
-    def _params(self, request: Request) -> Any:
+    def _pattern(self, request: Request) -> str | None:
+        """Give what the response has to match. Raises ValueError for labels that none can hold."""
         asking = self.asking
-        structured = None
-        if asking.constrain:
-            structured = self._structured_outputs(
-                regex=response_pattern(
-                    asking.prompt or "published", request.candidates, longest_section=asking.longest_section
-                )
-            )
+        if not asking.constrain:
+            return None
+        return response_pattern(
+            asking.prompt or "published", request.candidates, longest_section=asking.longest_section
+        )
+
+    def _params(self, request: Request, pattern: str | None = None) -> Any:
+        asking = self.asking
+        structured = None if pattern is None else self._structured_outputs(regex=pattern)
         return self._sampling_params(
             temperature=asking.temperature,
             top_p=asking.top_p,
@@ -212,7 +215,7 @@ class Engine:
         try:
             return self._engine.step()
         except Exception as error:
-            raise EngineError(f"the engine failed: {_first_line(error)}") from error
+            raise EngineError(f"the engine failed: {first_line(error)}") from error
 
     def _answer(self, row_id: str, output: Any) -> Answer:
         completions = sorted(output.outputs, key=lambda completion: completion.index)
@@ -233,8 +236,3 @@ class Engine:
 
 def _prompt(request: Request) -> dict[str, Any]:
     return {"prompt_token_ids": request.prompt_token_ids, "multi_modal_data": {"image": request.images}}
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().split("\n")[0]
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

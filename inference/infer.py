@@ -26,6 +26,9 @@ from workers import Workers, end_with_parent, shares_of_gpus, take_share_of_core
 
 from emocaliber.records import Record, RecordError
 
+# Errors that only other data mend, which make another run.
+IN_THE_DATA = {"prompt_invalid", "record_invalid"}
+
 
 def say(message: str) -> None:
     """Print a line about the run's progress."""
@@ -60,6 +63,8 @@ def run_alone(
     backend = start_backend(plan)
     folder.attempt["engine_start_s"] = round(time.monotonic() - started, 2)
     folder.attempt["engine_arguments"] = dict(backend.arguments)
+    if plan.arguments.backend == "server":
+        folder.check_model()
     stopper.gently = True
     progress.update(0)
     with folder.appender() as appender:
@@ -133,12 +138,14 @@ def run(plan: Plan, argv: Sequence[str], stopper: Stopper) -> int:
         watch = GpuWatch()
         try:
             if pending:
-                say(f"{plan.model_name}: {len(pending)} rows to do, {len(done)} done before; loading ...")
+                n_before = len(done) - len(invalid)
+                say(f"{plan.model_name}: {len(pending)} rows to do, {n_before} done before; loading ...")
                 if arguments.ray:
                     from ray_workers import run_on_ray
 
                     run_on_ray(plan, folder, pending, stopper, progress)
-                elif arguments.workers > 1:
+                elif arguments.workers > 1 and len(pending) > 1:
+                    environments = environments[: len(pending)]
                     run_workers(plan, folder, pending, environments, lock, argv, stopper, progress)
                 else:
                     run_alone(plan, folder, pending, stopper, progress)
@@ -177,7 +184,10 @@ def finish(plan: Plan, folder: RunFolder) -> int:
         say(f"wrote {write_page_of(folder.path, plan.image_root)}")
     say(f"wrote {folder.path / 'predictions.jsonl'}")
     if n_responses == 0:
-        say("error: no row has a response; mend what error.jsonl names, then add --retry-errors")
+        remedy = "mend what error.jsonl names, then add --retry-errors"
+        if set(errors) <= IN_THE_DATA:
+            remedy = "mend the data as error.jsonl says, then add --overwrite"
+        say(f"error: no row has a response; {remedy}")
         return 1
     return 0
 

@@ -101,7 +101,8 @@ def _images_below(folder: Path) -> tuple[list[str], str]:
         for name in files:
             if not name.startswith("."):
                 if Path(name).suffix.lower() in SUFFIXES:
-                    images.append(os.path.relpath(os.path.join(place, name), folder))
+                    path = os.path.relpath(os.path.join(place, name), folder)
+                    images.append(f"./{path}" if URL.search(path) else path)  # `data:x.png` is a file here
                 else:
                     n_others += 1
     return sorted(images), _left_out({"hidden": n_hidden, "without an image's suffix": n_others})

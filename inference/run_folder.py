@@ -151,6 +151,16 @@ class RunFolder:
             except OSError:  # a file system without locks
                 return
 
+    def check_model(self) -> None:
+        """Raise RecordError if a server has another model than the one that answered earlier rows."""
+        models = [start.get("engine_arguments", {}).get("model") for start in self.run["attempts"]]
+        before = [model for model in models[:-1] if model is not None]
+        if before and before[-1] != models[-1]:
+            raise RecordError(
+                f"{self.path}: holds a run with other arguments: model {before[-1]} then, {models[-1]} now; "
+                "serve the same model, give another --output-dir, or --overwrite"
+            )
+
     @property
     def attempt(self) -> dict[str, Any]:
         """This start's entry of run.json; change it, then `write_run`."""
@@ -193,14 +203,22 @@ class RunFolder:
                 attempt[f"{name}_per_s"] = round(n / generate_s, 2)
         if gpus:
             attempt["gpus"] = dict(gpus)
-        self._add_cost(attempt, len(new))
+        self._add_cost(attempt, new)
         self.write_run()
 
-    def _add_cost(self, attempt: dict[str, Any], n_rows: int) -> None:
+    def _add_cost(self, attempt: dict[str, Any], new: Sequence[Mapping[str, Any]]) -> None:
+        """Price the tokens: of a server all that it counted, also for answers that came to nothing."""
         prices = [attempt["arguments"].get(name) for name in ("price_in", "price_out")]
-        if n_rows and None not in prices:
-            paid = sum(attempt[key] * price for key, price in zip(TOKEN_COUNTS, prices, strict=True)) / 1e6
-            attempt |= {"cost": round(paid, 6), "cost_per_1000_rows": round(1000 * paid / n_rows, 6)}
+        answered = [row for row in new if "error" not in row]
+        if not answered or None in prices:
+            return
+        if not all("n_prompt_tokens" in row and "n_response_tokens" in row for row in answered):
+            attempt["cost"] = None  # the server does not tell
+            return
+        n_in, n_out = (attempt.get("requests", attempt)[key] for key in TOKEN_COUNTS)
+        n_in += sum(attempt.get("confidence_tokens", {}).values())
+        paid = (n_in * prices[0] + n_out * prices[1]) / 1e6
+        attempt |= {"cost": round(paid, 6), "cost_per_1000_rows": round(1000 * paid / len(new), 6)}
 
     def _parts(self) -> list[Path]:
         return sorted(self.path.glob("partial*.jsonl"))
@@ -226,7 +244,9 @@ class RunFolder:
         for source in [*([final] if final.is_file() else []), *self._parts()]:
             for _, row in read_jsonl(source):
                 error = row.get("error")
-                if error is None or not (retry_errors or error.get("type") in NOT_THE_ROWS_OWN):
+                if error is None:  # also of a row that failed in an earlier start
+                    outputs[row["id"]] = _output_fields(row)
+                elif not (retry_errors or error.get("type") in NOT_THE_ROWS_OWN):
                     outputs.setdefault(row["id"], _output_fields(row))
         write_jsonl_atomic(self.path / PARTIAL, outputs.values())
         for part in self._parts():

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from checkpoint import file_sha256, open_checkpoint
+from image_input import RowError
+from plan import is_invalid
 
 from emocaliber.command_line import CommandParser
-from emocaliber.records import Record, RecordError, iterate_records
+from emocaliber.records import Record, RecordError, iterate_with_places
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -32,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     try:
         print(rendered_prompt(arguments.run, arguments.id))
-    except RecordError as error:
+    except (RecordError, RowError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -70,8 +72,10 @@ def _row(folder: Path, run: dict[str, Any], row_id: str | None) -> Record:
         source = Path(run["data"]["path"])
         if not source.is_file() or file_sha256(source) != run["data"]["sha256"]:
             raise RecordError(f"{source}: no longer the data of {folder}; let the run finish, or put it back")
-    for record in iterate_records(source, need_truth=False):
+    for _, record in iterate_with_places(source, need_truth=False, allow_invalid=True):
         if row_id in (None, record["id"]):
+            if is_invalid(record):
+                raise RecordError(f"{source}: row {record['id']!r} is no record, so it has no prompt")
             return record
     raise RecordError(f"{source}: no row has the id {row_id!r}")
 

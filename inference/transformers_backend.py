@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterable, Mapping
 from typing import Any
 
-from backend import Answer, Asking, EngineError, Refusal
+from backend import Answer, Asking, EngineError, Refusal, first_line
 from chat_tokenizer import ChatTokenizer
 from engine_settings import EngineSettings
 from image_input import RowError
@@ -18,7 +18,7 @@ class TransformersBackend:
         """Load the checkpoint onto the GPU, if there is one. Raises EngineError."""
         try:
             import torch
-            from transformers import AutoImageProcessor, AutoModelForImageTextToText
+            from transformers import AutoImageProcessor, AutoModelForImageTextToText, GenerationConfig
 
             self._torch = torch
             self._device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -34,19 +34,26 @@ class TransformersBackend:
             ).to(self._device)
             self._images = AutoImageProcessor.from_pretrained(settings.checkpoint, use_fast=True)
         except Exception as error:
-            raise EngineError(f"transformers could not load {settings.checkpoint}: {error}") from error
+            raise EngineError(
+                f"transformers could not load {settings.checkpoint}: {first_line(error)}"
+            ) from error
+        # Nothing of the checkpoint's sampling defaults, as with vLLM: only where a response ends.
+        ends = self._model.generation_config.eos_token_id
+        self._end_ids = ends if isinstance(ends, list) else [ends]
+        self._model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=self._end_ids[0])
         self.asking = asking
         self.tokenizer = ChatTokenizer(settings.checkpoint)
         config = self._model.config
         vision = config.vision_config
         self._merged = vision.spatial_merge_size**2
         self._image_token_id = config.image_token_id
-        self._visual_token_ids = {config.image_token_id, config.video_token_id}
+        video = getattr(config, "video_token_id", None)
+        self._visual_token_ids = {config.image_token_id} | ({video} if video is not None else set())
         self._preparer = Preparer(
             encode=self.tokenizer.encode,
             render=self._render,
             image_token_id=config.image_token_id,
-            forbidden_token_ids=frozenset([config.video_token_id]),
+            forbidden_token_ids=frozenset(self._visual_token_ids - {config.image_token_id}),
             max_model_len=settings.max_model_len,
             budget=PixelBudget(
                 asking.min_pixels, asking.max_pixels, vision.patch_size * vision.spatial_merge_size
@@ -79,7 +86,13 @@ class TransformersBackend:
     def answers(self, records: Iterable[Mapping[str, Any]]) -> Generator[Answer | Refusal | None, None, None]:
         """Yield every row's outcome, in order."""
         for prepared in self._preparer.prepare_ahead(records, threads=1, ahead=1):
-            yield prepared if isinstance(prepared, Refusal) else self._answer(prepared)
+            if isinstance(prepared, Refusal):
+                yield prepared
+                continue
+            try:
+                yield self._answer(prepared)
+            except RuntimeError as error:  # out of memory, above all
+                raise EngineError(f"transformers failed at row {prepared.id}: {first_line(error)}") from error
 
     def _answer(self, request: Request) -> Answer:
         asking = self.asking
@@ -99,7 +112,7 @@ class TransformersBackend:
         answer = Answer(
             id=request.id,
             response=texts[0],
-            finish_reason="stop" if completions[0][-1] in self._end_ids() else "length",
+            finish_reason="stop" if completions[0][-1] in self._end_ids else "length",
             n_image_tokens=request.n_image_tokens,
             n_prompt_tokens=len(ids),
             n_response_tokens=sum(map(len, completions)),
@@ -128,7 +141,3 @@ class TransformersBackend:
         chosen = self._torch.tensor(ids[-n_scored:], device=self._device)
         logprobs = logits.float().log_softmax(-1).gather(1, chosen[:, None])
         return float(logprobs.sum())
-
-    def _end_ids(self) -> list[int]:
-        ends = self._model.generation_config.eos_token_id
-        return ends if isinstance(ends, list) else [ends]

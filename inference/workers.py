@@ -127,7 +127,7 @@ class Workers:
             if not told and len(self._done) == len(self._row_ids):
                 told = True  # who is still loading has nothing to do
                 for process in living.values():
-                    process.send_signal(signal.SIGINT)
+                    process.terminate()
             for number, process in ended.items():
                 del living[number]
                 if process.returncode and not told:

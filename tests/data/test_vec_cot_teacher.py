@@ -67,7 +67,7 @@ def test_what_passes_is_asked_again(tmp_path: Path, fault: Reply) -> None:
         (429, "server_error", 3),
         (500, "server_error", 3),
         ("late", "server_timeout", 3),
-        (400, "request_refused", 1),
+        (400, "server_refused", 1),
         ("not json", "server_malformed", 3),
         ("html", "server_malformed", 3),
         ("empty", "server_malformed", 3),

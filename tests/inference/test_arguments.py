@@ -54,6 +54,25 @@ def parsed(*arguments: str) -> dict[str, object]:
         ),
         ([*SERVER, *DATA, "--price-in", "1"], "--price-in and --price-out belong together"),
         ([*SERVER, *DATA, "--price-out", "0"], "--price-in and --price-out belong together"),
+        (
+            [*MINE, *DATA, "--n-samples", "2", "--temperature", "0"],
+            "--n-samples needs a --temperature above 0: greedily all samples are the same",
+        ),
+        (
+            [*MINE, "--images", "i", "--task", "FI-8", "--image-root", "r"],
+            "--image-root and --keep-invalid belong to --data",
+        ),
+        ([*MINE, *DATA, "--workers", "256"], "--workers 256: at most 255 on one machine"),
+        (
+            [*MINE, *DATA, "--worker", "2"],
+            "--worker is set by --workers for its own processes; give --workers",
+        ),
+        (
+            ["--backend", "server", "--server-url", "http://u:SECRET@h/v1", "--output-dir", "o", *DATA],
+            "--server-url is not http(s)://HOST[:PORT]/v1; a key goes into an environment variable",
+        ),
+        ([*MINE, *DATA, "--server-model", "m"], "--server-model belongs to --server-url"),
+        ([*MINE, *DATA, "--max-failures", "-1"], "argument --max-failures: -1 is below 0"),
         ([*MINE, *DATA, "--workers", "0"], "argument --workers: 0 is not above 0"),
         ([*MINE, *DATA, "--n-samples", "1.5"], "argument --n-samples: invalid positive value: '1.5'"),
         ([*MINE, *DATA, "--top-p", "1.01"], "argument --top-p: 1.01 is not above 0 and at most 1"),

@@ -1,10 +1,13 @@
 """What is made of the lines of nvidia-smi, which a script of that name on PATH prints here."""
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from gpu_watch import GpuWatch
 
@@ -36,6 +39,29 @@ def watched(printed: Path) -> dict[str, dict[str, float]]:
     seen = watch.close()
     assert time.monotonic() - started < 30  # it does not wait for what it watches with
     return seen
+
+
+def test_it_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
+    """nvidia-smi prints every second, and meets a pipe that nobody holds any more."""
+    script = tmp_path / "nvidia-smi"
+    script.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nwhile echo 0, 1, 1; do sleep 0.1; done\n")
+    script.chmod(0o755)
+    room = Path(__file__).resolve().parents[2] / "inference"
+    watching = (
+        f"import sys, time; sys.path.insert(0, {str(room)!r})\n"
+        "from gpu_watch import GpuWatch\nGpuWatch()\ntime.sleep(600)"
+    )
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    process = subprocess.Popen([sys.executable, "-c", watching], env=environment)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    watcher = psutil.Process(int((tmp_path / "pid").read_text()))
+    process.kill()
+    process.wait()
+    psutil.wait_procs([watcher], timeout=30)
+    assert not watcher.is_running() or watcher.status() == psutil.STATUS_ZOMBIE
 
 
 def test_the_mean_utilisation_and_the_most_memory_of_each_gpu(

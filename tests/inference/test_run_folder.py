@@ -100,6 +100,55 @@ def test_which_errors_are_kept(retry_errors: bool, kept: set[str], tmp_path: Pat
     assert set(folder.gather(retry_errors=retry_errors)) == kept
 
 
+def test_a_response_after_an_error_of_a_finished_start_counts(tmp_path: Path) -> None:
+    folder = opened(tmp_path)
+    with folder.appender() as appender:
+        appender.write(error("a", "image_missing"))
+        appender.write(error("b", "image_missing"))
+    folder.finish(ROWS[:2])
+    folder.gather(retry_errors=True)
+    with folder.appender() as appender:  # and here the second start is killed
+        appender.write(answer("a"))
+    assert folder.gather(retry_errors=False) == {"a": answer("a"), "b": error("b", "image_missing")}
+
+
+def test_a_server_with_another_model_is_refused(tmp_path: Path) -> None:
+    for model, is_refused in (("A", False), ("A", False), ("B", True)):
+        folder = opened(tmp_path)
+        folder.attempt["engine_arguments"] = {"model": model}
+        if is_refused:
+            assert "model A then, B now" in mistake(folder.check_model)
+        else:
+            folder.check_model()
+        folder.write_run()
+        folder.close()
+
+
+@pytest.mark.parametrize(
+    ("rows", "requests", "cost"),
+    [
+        ([(100, 10), (200, 20)], None, 0.00066),  # 300 tokens at 2 and 30 at 2 a million
+        ([(100, 10), (200, None)], None, None),
+        # What the server counted and no row shows was paid for as well.
+        ([(100, 10), (200, 20)], {"prompt_tokens": 1300, "response_tokens": 30}, 0.00266),
+    ],
+)
+def test_what_a_start_cost(
+    rows: list[tuple[int, int | None]], requests: Any, cost: float | None, tmp_path: Path
+) -> None:
+    folder = opened(tmp_path)
+    folder.attempt["arguments"] = {"price_in": 2, "price_out": 2}
+    if requests is not None:
+        folder.attempt["requests"] = requests
+    with folder.appender() as appender:
+        for name, (n_in, n_out) in zip("ab", rows, strict=True):
+            counts = {"n_prompt_tokens": n_in} | ({} if n_out is None else {"n_response_tokens": n_out})
+            appender.write(answer(name) | counts)
+    folder.close_attempt("finished", Progress(2, 0), {}, {})
+    assert folder.attempt["cost"] == cost
+    assert folder.attempt.get("cost_per_1000_rows") == (None if cost is None else round(500 * cost, 6))
+
+
 def test_another_run_is_refused_and_left_alone(tmp_path: Path) -> None:
     folder = opened(tmp_path)
     folder.close()

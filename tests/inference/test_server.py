@@ -207,7 +207,7 @@ def test_a_rows_own_faults_are_refusals_and_nothing_is_fetched(
     assert [getattr(came[f"r{number}"], "type", None) for number in range(7)] == [
         *(kind for _, kind in faulty),
         None,
-        "request_refused",
+        "server_refused",
         "prompt_invalid",
     ]
     assert sorted(server.asked) == ["question 4", "question 5"] and server.gets == ["/v1/models"]
@@ -290,7 +290,7 @@ def test_refused_requests_stop_the_run_only_if_nothing_else_comes(
             came = outcomes(backend, make_rows(40))
             assert Counter(type(outcome) for outcome in came.values()) == {Answer: 1, Refusal: 39}
         else:
-            with pytest.raises(EngineError, match=r"20 rows in a row .* request_refused"):
+            with pytest.raises(EngineError, match=r"20 rows in a row .* server_refused"):
                 outcomes(backend, make_rows(40))
 
 
