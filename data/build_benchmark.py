@@ -37,7 +37,7 @@ from vecbench_usable import Listing
 from emocaliber.command_line import CommandParser
 from emocaliber.jsonl import RecordError, write_jsonl_atomic, write_text_atomic
 from emocaliber.prompts import conversation
-from emocaliber.provenance import commit, installed_versions
+from emocaliber.provenance import commit, file_sha256, installed_versions
 from emocaliber.records import record_candidates
 
 SEPARATORS = {"tab": "\t", "comma": ",", "semicolon": ";", "space": " "}
@@ -182,7 +182,7 @@ def write_manifest(args: argparse.Namespace, n_rows: int, rejected: Listing, ima
         "rows": n_rows,
         "published_rows": benchmark.n_rows,
         "left_out": rejected.of(benchmark.dataset),
-        "sha256": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files},
+        "sha256": {name: file_sha256(folder / name) for name in files},
         "image_sha256": image_sha256,
         "versions": installed_versions(["pillow"]),
         "commit": commit(),

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emocaliber.command_line import CommandParser
+from emocaliber.provenance import file_sha256
 
 if TYPE_CHECKING:
     from emocaliber.mini.scene import Scene
@@ -72,7 +73,7 @@ def build(folder: Path, args: argparse.Namespace, arguments: dict[str, int]) -> 
     else:
         build_train(partial, args)
     images = Path("images") / args.split
-    sums = {path.name: sha256(path) for path in sorted(partial.glob("*.jsonl"))}
+    sums = {path.name: file_sha256(path) for path in sorted(partial.glob("*.jsonl"))}
     manifest = {
         "arguments": arguments,
         "sha256": sums,
@@ -92,11 +93,6 @@ def build(folder: Path, args: argparse.Namespace, arguments: dict[str, int]) -> 
 def manifest_path(folder: Path, split: str) -> Path:
     """Where the split's arguments and sums are."""
     return folder / f"manifest_{split}.json"
-
-
-def sha256(path: Path) -> str:
-    """Give the file's sum in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def count_images(folder: Path) -> int:

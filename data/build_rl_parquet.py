@@ -133,7 +133,7 @@ def usable_rows(
     seen: set[str] = set()
     for number, record in records:
         try:
-            chat = as_chat(record, number, seen)
+            chat = as_chat(record, seen)
             paths = [root / path for path in chat["images"]]
             images = [read_image(path) for path in paths]
         except Rejected as error:
@@ -153,10 +153,11 @@ def usable_rows(
         yield as_row(chat, sized, number - 1, args.split), chat
 
 
-def as_chat(record: dict[str, Any], number: int, seen: set[str]) -> dict[str, Any]:
+def as_chat(record: dict[str, Any], seen: set[str]) -> dict[str, Any]:
     """The record as ms-swift reads it, image paths as they were. Raises Rejected."""
     from emocaliber.jsonl import RecordError
     from emocaliber.prompts import SYSTEM_PROMPT
+    from emocaliber.record_fields import content_id
     from emocaliber.records import record_candidates, record_images, record_text
     from emocaliber.taxonomy import canonical_task, match_label
 
@@ -180,7 +181,10 @@ def as_chat(record: dict[str, Any], number: int, seen: set[str]) -> dict[str, An
     label = match_label(truth, candidates)
     if label is None:
         raise Rejected("truth_not_a_candidate", f"ground_truth {truth!r} is not among {candidates}")
-    identity = str(record.get("id") or f"{task}-{number}")
+    identity = record.get("id")
+    if identity in (None, ""):
+        identity = _free_id(content_id({**record, "task": task, "candidates": candidates}), seen)
+    identity = str(identity)
     if identity in seen:
         raise Rejected("repeated_id", f"id {identity!r} is also that of an earlier row")
     seen.add(identity)
@@ -190,6 +194,15 @@ def as_chat(record: dict[str, Any], number: int, seen: set[str]) -> dict[str, An
     ]
     fields = {"id": identity, "task": task, "ground_truth": label, "candidates": candidates}
     return fields | {"messages": messages, "images": images}
+
+
+def _free_id(identity: str, seen: set[str]) -> str:
+    """The id of a row that has none, as `emocaliber.records` gives it: repeats are numbered from 2."""
+    n, free = 1, identity
+    while free in seen:
+        n += 1
+        free = f"{identity}-{n}"
+    return free
 
 
 def read_image(path: Path) -> bytes:

@@ -26,6 +26,7 @@ from typing import Any
 from run_command import run_command
 
 from emocaliber.command_line import CommandParser
+from emocaliber.provenance import file_sha256
 
 REPOSITORY = "wudq/VECBench"
 SPLITS = ("test", "train")
@@ -122,7 +123,6 @@ def get(args: argparse.Namespace) -> int:
         Conversion,
         Report,
         read_manifest,
-        sha256,
         write_manifest,
     )
     from vecbench_records import RecordMaker
@@ -134,7 +134,7 @@ def get(args: argparse.Namespace) -> int:
     root = args.image_root or (source if source.is_dir() else source.parent)
     files = find_files(source, args.file or [], args.columns, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    sums = {str(path): sha256(path) for path, _ in files}
+    sums = {str(path): file_sha256(path) for path, _ in files}
     maker = RecordMaker(root, args.strip_prefix, args.questions)
     with Report(folder) as report, Conversion(maker, args.splits, report, folder) as conversion:
         sums_before, written_before = read_manifest(folder / MANIFEST)

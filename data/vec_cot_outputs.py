@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 from argparse import Namespace
@@ -18,6 +17,7 @@ from vec_cot_split import STAGES
 
 from emocaliber.jsonl import write_jsonl_atomic, write_text_atomic
 from emocaliber.prompts import conversation, training_chat, user_prompt
+from emocaliber.provenance import file_sha256
 from emocaliber.response import render
 from emocaliber.taxonomy import task_sort_key
 
@@ -213,9 +213,10 @@ def write_manifest(folder: Path, names: Sequence[str], args: Namespace, facts: M
         "arguments": {name: _plain(value) for name, value in sorted(vars(args).items())},
         **facts,
         "read": {
-            str(path): sha256(path) for path in [*args.records, *([args.samples] if args.samples else [])]
+            str(path): file_sha256(path)
+            for path in [*args.records, *([args.samples] if args.samples else [])]
         },
-        "written": {name: sha256(folder / name) for name in names},
+        "written": {name: file_sha256(folder / name) for name in names},
     }
     write_text_atomic(folder / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
 
@@ -224,12 +225,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value if isinstance(value, str | int | float | bool | dict | None) else str(value)
-
-
-def sha256(path: Path) -> str:
-    """The file's sum in hexadecimal."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-        return digest.hexdigest()

@@ -55,7 +55,7 @@ def read_rows(paths: Sequence[Path], rejected: list[dict[str, Any]]) -> list[Row
         for number, record in read_jsonl(path):
             where = f"{path}:{number}"
             try:
-                chat = as_chat(record, number, seen)
+                chat = as_chat(record, seen)
                 if len(chat["images"]) != 1:
                     raise Rejected("several_images", f"{len(chat['images'])} images; a chain is about one")
             except Rejected as error:

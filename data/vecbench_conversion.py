@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -16,6 +15,7 @@ from vecbench_layouts import Entry, read_entries
 from vecbench_records import NOTES, PUBLISHED_ROWS, RecordMaker, Unusable, count_differences, differences
 
 from emocaliber.jsonl import JsonlAppender, write_jsonl_atomic, write_text_atomic
+from emocaliber.provenance import file_sha256
 from emocaliber.records import iterate_records
 from emocaliber.taxonomy import task_sort_key
 
@@ -211,15 +211,6 @@ class Conversion:
         return self._folder / f".{split}.jsonl.partial"
 
 
-def sha256(path: Path) -> str:
-    """Give the file's sum in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def read_manifest(path: Path) -> tuple[dict[str, str], set[str]]:
     """Give the sums of the files that an earlier run read, and the names of those it wrote."""
     try:
@@ -233,6 +224,6 @@ def write_manifest(
     path: Path, said: Mapping[str, Any], sums: Mapping[str, str], written: Iterable[Path]
 ) -> None:
     """Write what the user said, and the sums of the files that were read and written."""
-    sums_written = {file.name: sha256(file) for file in written}
+    sums_written = {file.name: file_sha256(file) for file in written}
     content = {**said, "sha256": dict(sums), "sha256_written": sums_written}
     write_text_atomic(path, json.dumps(content, indent=1) + "\n")

@@ -16,7 +16,7 @@ from vecbench_usable import Listing, UsableImage
 
 from emocaliber.jsonl import RecordError
 from emocaliber.prompts import conversation
-from emocaliber.provenance import commit, installed_versions
+from emocaliber.provenance import commit, file_sha256, installed_versions
 from emocaliber.taxonomy import PUBLISHED_TEST_ROWS, PUBLISHED_TRAIN_ROWS, TASKS
 
 # Rises whenever the same seed and releases would give other files.
@@ -104,7 +104,7 @@ def manifest(
         "tasks": {name: _task_counts(name, task) for name, task in drawn.items()},
         "left_out": {name: rejected.of(name) for name in sorted({key[0] for key in rejected.counts})},
         "noted": {name: noted.of(name) for name in sorted({key[0] for key in noted.counts})},
-        "sha256": {name: _sum_of(folder / name) for name in names},
+        "sha256": {name: file_sha256(folder / name) for name in names},
         "image_sha256": _sum_of_images(drawn),
         "versions": installed_versions(["pillow"]),
         "commit": commit(),
@@ -124,14 +124,6 @@ def label_counts(name: str, task: Drawn) -> dict[str, dict[str, int]]:
         "train": Counter(task_label(name, image) for image in task.train),
     }
     return {split: {label: counts[split][label] for label in TASKS[name].labels} for split in SPLITS}
-
-
-def _sum_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()
 
 
 def _sum_of_images(drawn: Mapping[str, Drawn]) -> str:

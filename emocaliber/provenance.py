@@ -1,6 +1,8 @@
-"""What made a result: the commit of this repository and the versions of packages. Nothing secret."""
+"""What made a result: this repository's commit, the versions of packages, the sums of files. No secrets."""
 
+import hashlib
 import importlib.metadata
+import os
 import platform
 import subprocess
 from collections.abc import Iterable
@@ -31,3 +33,12 @@ def commit() -> str | None:
         return git("rev-parse", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Give the SHA-256 sum of a file in hexadecimal. Raises OSError."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from backend import Asking
-from checkpoint import NO_CHECKPOINT, Checkpoint, file_sha256, open_checkpoint
+from checkpoint import NO_CHECKPOINT, Checkpoint, open_checkpoint
 from run_folder import OUTPUT_FIELDS
 
+from emocaliber.provenance import file_sha256
 from emocaliber.records import (
     RECORD_INVALID,
     Record,

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from checkpoint import file_sha256, open_checkpoint
+from checkpoint import open_checkpoint
 from image_input import RowError
 from plan import is_invalid
 
 from emocaliber.command_line import CommandParser
+from emocaliber.provenance import file_sha256
 from emocaliber.records import Record, RecordError, iterate_with_places
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from emocaliber.jsonl import read_jsonl
 from emocaliber.prompts import SYSTEM_PROMPT, conversation
+from emocaliber.records import read_records
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "data" / "build_rl_parquet.py"
@@ -140,6 +141,16 @@ def test_a_bad_row_is_counted_listed_and_refused(
     allowed = build(records, output, "--max-rejected", "0.4")
     assert allowed.returncode == 0 and "2 rows (EmoSet-8 2), 1 left out" in allowed.stdout
     assert [row["extra_info"]["index"] for row in pq.read_table(output).to_pylist()] == [0, 2]
+
+
+def test_a_row_without_an_id_has_the_same_one_in_every_file_and_as_inference_gives_it(tmp_path: Path) -> None:
+    rows = [record(0, id=None), record(1), record(0, id=None)]
+    records = write_records(tmp_path, rows)
+    chats = tmp_path / "chats.jsonl"
+    assert build(records, tmp_path / "out.parquet", "--split", "val", "--chats", str(chats)).returncode == 0
+    ids = [row["id"] for _, row in read_jsonl(chats)]
+    assert ids == [row["id"] for row in read_records(records)]
+    assert ids[2] == f"{ids[0]}-2"
 
 
 def test_a_truncated_picture_is_unreadable(tmp_path: Path) -> None:
