@@ -6,7 +6,6 @@ and appends it to its own file; the parent draws one progress line and merges by
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -108,8 +107,8 @@ class Workers:
         """Wait until all rows are done or the workers cannot go on; gives the exit statuses that ended it.
 
         `on_rows` is told how many rows came, and how many of these with an error. When `stopped`, every
-        worker is told to end as by Ctrl-C. The rows in the hands of a worker that dies are handed out again,
-        and it is replaced, `MOST_REPLACED` times in all.
+        worker gets SIGTERM: SIGINT is ignored by what a shell has started in the background. The rows in the
+        hands of a worker that dies are handed out again, and it is replaced, `MOST_REPLACED` times in all.
         """
         told = is_clocked = False
         failed: list[int] = []
@@ -118,7 +117,7 @@ class Workers:
             if stopped() and not told:
                 told = True
                 for process in living.values():
-                    process.send_signal(signal.SIGINT)
+                    process.terminate()
             if not is_clocked and self._handout.n_free() < len(self._row_ids):
                 is_clocked = True
                 on_rows(0, 0)  # the first engine is ready

@@ -164,12 +164,12 @@ def test_one_that_dies_for_good_leaves_its_rows_to_the_others(job: Callable[...,
     assert [start[0] for start in running.starts()].count("0") == 1 + MOST_REPLACED
 
 
-def test_stopped_ends_all_by_sigint(job: Callable[..., Job]) -> None:
+def test_stopped_ends_all_by_sigterm(job: Callable[..., Job]) -> None:
     running = job("n == 2 and time.sleep(600)", 30)
     started = time.monotonic()
     assert running.wait(lambda: running.n_rows == 2) == []
     assert time.monotonic() - started < 60
-    assert all(process.returncode == -signal.SIGINT for process in running.workers._processes)
+    assert all(process.returncode == -signal.SIGTERM for process in running.workers._processes)
     assert running.said == []
     assert len(running.written()) == 2
 
