@@ -127,6 +127,10 @@ def run(plan: Plan, argv: Sequence[str], stopper: Stopper) -> int:
     if not (runs_on_cpu() or arguments.ray or arguments.backend == "server"):
         shares = shares_of_gpus(arguments.workers, arguments.tensor_parallel_size)
         environments = [{"CUDA_VISIBLE_DEVICES": share} for share in shares]
+    if arguments.ray:
+        from ray_workers import reach
+
+        reach(arguments.ray)
     for warning in plan.warnings:
         say(f"warning: {warning}")
     lock = folder.open(describe_run(plan), overwrite=arguments.overwrite)

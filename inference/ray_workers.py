@@ -111,7 +111,6 @@ def _cluster(plan: Plan) -> Iterator[None]:
                 own["num_cpus"] = max(arguments.workers, os.cpu_count() or 1)
         try:
             try:
-                _reach(arguments.ray)
                 ray.init(
                     address=arguments.ray,
                     log_to_driver=arguments.verbose,
@@ -130,14 +129,17 @@ def _cluster(plan: Plan) -> Iterator[None]:
             ray.shutdown()
 
 
-def _reach(address: str) -> None:
-    """Look whether anything listens there: Ray itself ends the process, after a minute, without a word."""
+def reach(address: str) -> None:
+    """Look whether anything listens there: Ray itself ends the process, after a minute, without a word.
+
+    Raises RecordError.
+    """
     host, _, port = address.rpartition(":")
     if host and port.isdecimal():
         try:
             socket.create_connection((host, int(port)), timeout=5).close()
         except OSError as error:
-            raise ConnectionError(str(error)) from None
+            raise RecordError(f"--ray {address}: no such cluster ({error})") from None
 
 
 def _check_size(plan: Plan) -> None:

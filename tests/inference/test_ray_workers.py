@@ -156,5 +156,6 @@ def test_what_cannot_run_ends_with_one_line(
     what = ("--checkpoint", checkpoint, "--data", data, *SETTINGS)
     run = infer(*what, "--output-dir", tmp_path / "none", "--ray", "127.0.0.1:1")
     assert run.returncode == 2
-    assert run.stderr.rstrip().splitlines()[-1].startswith("error: --ray 127.0.0.1:1: no such cluster")
-    assert "Traceback" not in run.stderr
+    assert run.stderr.startswith("error: --ray 127.0.0.1:1: no such cluster")
+    assert run.stderr.count("\n") == 1
+    assert not (tmp_path / "none").exists()
