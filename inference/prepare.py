@@ -1,7 +1,7 @@
 """A record as a request to the engine: messages rendered and counted, images decoded, a seed of its own."""
 
 import hashlib
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -115,6 +115,30 @@ def _content(content: Any) -> str | list[dict[str, Any]]:
     return items
 
 
+def count_prompt_tokens(
+    ids: Sequence[int],
+    sizes: Sequence[tuple[int, int]],
+    budget: PixelBudget,
+    image_token_id: int,
+    forbidden: frozenset[int] = frozenset(),
+) -> tuple[int, int]:
+    """Give the tokens of a prompt as the model gets it, and those of its images among them.
+
+    Args:
+        ids: the rendered prompt, one token for each image.
+        sizes: (width, height) of each image in pixels.
+        forbidden: tokens that stand for what a row cannot have.
+    Raises:
+        RowError: the text itself holds such a token, or one of an image.
+    """
+    if ids.count(image_token_id) != len(sizes) or not forbidden.isdisjoint(ids):
+        raise RowError("prompt_invalid", "the text holds a token that stands for an image or a video")
+    n_image_tokens = sum(
+        image_tokens(*size, budget.factor, budget.min_pixels, budget.max_pixels) for size in sizes
+    )
+    return len(ids) - len(sizes) + n_image_tokens, n_image_tokens
+
+
 class Preparer:
     """Makes requests of records for one checkpoint: its tokenizer, its limits, the data's image root."""
 
@@ -165,13 +189,10 @@ class Preparer:
     def _request(self, record: Mapping[str, Any], images: list[Image.Image]) -> Request:
         messages = chat_messages(record, self._prompt)
         ids = self._encode(messages)
-        if ids.count(self._image_token_id) != len(images) or not self._forbidden.isdisjoint(ids):
-            raise RowError("prompt_invalid", "the text holds a token that stands for an image or a video")
-        budget = self._budget
-        n_image_tokens = sum(
-            image_tokens(*image.size, budget.factor, budget.min_pixels, budget.max_pixels) for image in images
+        sizes = [image.size for image in images]
+        n_tokens, n_image_tokens = count_prompt_tokens(
+            ids, sizes, self._budget, self._image_token_id, self._forbidden
         )
-        n_tokens = len(ids) - len(images) + n_image_tokens
         if n_tokens + 1 > self._max_model_len:  # one token of answer has to fit
             raise RowError(
                 "prompt_too_long",

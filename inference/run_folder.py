@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emocaliber.chat_completions import SERVERS_OWN
 from emocaliber.records import (
     JsonlAppender,
     Record,
@@ -48,7 +49,7 @@ OUTPUT_FIELDS = (
     "confidence_tokens",
 )
 # Failures that lie in the engine, the server or the way to it, not in the row: such a row is asked again.
-NOT_THE_ROWS_OWN = ("request_refused", "server_error", "server_timeout", "server_malformed")
+NOT_THE_ROWS_OWN = frozenset({"request_refused", *SERVERS_OWN})
 
 
 def utc_now() -> str:
@@ -152,12 +153,12 @@ class RunFolder:
                 return
 
     def check_model(self) -> None:
-        """Raise RecordError if a server has another model than the one that answered earlier rows."""
+        """Raise RecordError if a server has another model than at the first start that met one."""
         models = [start.get("engine_arguments", {}).get("model") for start in self.run["attempts"]]
-        before = [model for model in models[:-1] if model is not None]
-        if before and before[-1] != models[-1]:
+        first = next(model for model in models if model is not None)
+        if first != models[-1]:
             raise RecordError(
-                f"{self.path}: holds a run with other arguments: model {before[-1]} then, {models[-1]} now; "
+                f"{self.path}: holds a run with other arguments: model {first} then, {models[-1]} now; "
                 "serve the same model, give another --output-dir, or --overwrite"
             )
 

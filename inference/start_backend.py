@@ -67,20 +67,14 @@ def _server(plan: Plan) -> Backend:
 
 def _prompt_counter(plan: Plan, tokenizer: Any) -> Any:
     """Give what counts the tokens of a row's prompt and of its images, as the server has to."""
-    from image_input import RowError, image_tokens
-    from prepare import chat_messages
+    from prepare import PixelBudget, chat_messages, count_prompt_tokens
 
     arguments = plan.arguments
-    factor = plan.checkpoint.image_factor
+    budget = PixelBudget(arguments.min_pixels, arguments.max_pixels, plan.checkpoint.image_factor)
     image_token_id = tokenizer.image_token_id
 
     def count(record: Mapping[str, Any], sizes: list[tuple[int, int]]) -> tuple[int, int]:
         ids = tokenizer.encode(chat_messages(record, arguments.prompt))
-        if ids.count(image_token_id) != len(sizes):
-            raise RowError("prompt_invalid", "the text holds a token that stands for an image")
-        n_image = sum(
-            image_tokens(*size, factor, arguments.min_pixels, arguments.max_pixels) for size in sizes
-        )
-        return len(ids) - len(sizes) + n_image, n_image
+        return count_prompt_tokens(ids, sizes, budget, image_token_id)
 
     return count

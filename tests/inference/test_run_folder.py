@@ -113,7 +113,7 @@ def test_a_response_after_an_error_of_a_finished_start_counts(tmp_path: Path) ->
 
 
 def test_a_server_with_another_model_is_refused(tmp_path: Path) -> None:
-    for model, is_refused in (("A", False), ("A", False), ("B", True)):
+    for model, is_refused in (("A", False), ("A", False), ("B", True), ("A", False)):
         folder = opened(tmp_path)
         folder.attempt["engine_arguments"] = {"model": model}
         if is_refused:
