@@ -11,7 +11,7 @@ raters. Neither release was at hand. Uncertain, and so settings: the table's nam
 their order, where images lie, how far from 1 probabilities may sum, and all about MultiEmo's labels.
 
 Writes test.jsonl, whose images are images/DATASET/…, a link to the release; rejected.jsonl (where, reason,
-message), all that is left out; and, last, manifest.json. An interrupted build goes on from scan.jsonl. One
+message), all that is left out; and, last, manifest.json. An interrupted build goes on from scan.sqlite. One
 more benchmark is a line in benchmark_readers.BENCHMARKS and a reader of its rows.
 """
 
@@ -29,7 +29,8 @@ from typing import Any
 
 from benchmark_readers import BENCHMARKS, BadRow, RowReader
 from run_command import run_command
-from vecbench_files import path_inside
+from vecbench_database import open_scan
+from vecbench_files import check_outside, path_inside
 from vecbench_outputs import place_images
 from vecbench_scan import scan
 from vecbench_usable import Listing
@@ -85,19 +86,22 @@ def build(args: argparse.Namespace) -> None:
     benchmark, folder = BENCHMARKS[args.benchmark], args.output_dir
     lines = table_lines(args)
     read = benchmark.reader(next(lines)[1], args)
+    check_outside(folder, [args.raw])
     folder.mkdir(parents=True, exist_ok=True)
     # Without it, what is there is not a benchmark: from here to the end the files are not of one build.
     (folder / "manifest.json").unlink(missing_ok=True)
     with Listing(folder / "rejected.jsonl") as rejected:
         rows = sound_rows(lines, read, args, rejected)
-        scanned = scan(((path, args.raw / path) for path in rows), folder / "scan.jsonl", args.workers)
+        files = ((path, args.raw / path) for path in rows)
+        with open_scan(folder / "scan.sqlite") as kept:
+            scanned = dict(scan(files, len(rows), kept, args.workers))
         for path, found in scanned.items():
             if found.reason:
                 rejected.add(benchmark.dataset, rows.pop(path)["where"], found.reason, found.message)
         if not rows:
             counts = f"{rejected.text_of(benchmark.dataset)}; listed in {rejected.path}"
             raise RecordError(f"{args.raw / args.table}: no row can be used ({counts}); see --help")
-        place_images(folder / "images", {benchmark.dataset: args.raw}, {})
+        place_images(folder / "images", {benchmark.dataset: args.raw})
         write_jsonl_atomic(folder / "test.jsonl", (as_record(args, path, row) for path, row in rows.items()))
     images = "".join(f"{scanned[path].sha256.hex()}  {path}\n" for path in sorted(rows))
     write_manifest(args, len(rows), rejected, hashlib.sha256(images.encode()).hexdigest())

@@ -41,17 +41,44 @@ def main() -> None:
     from emocaliber.records import read_records
 
     try:
-        sampled = {row["id"]: row.get("samples") or [] for row in read_records(args.samples)}
-        chains = [record for record in read_records(args.chains) if record["id"] in sampled]
-        chats = [chat_with_confidence(record, sampled[record["id"]]) for record in chains]
+        sampled = read_samples(args.samples)
+        chains = read_records(args.chains)
+        with_samples = [record for record in chains if sampled.get(record["id"])]
+        chats = [chat_with_confidence(record, sampled[record["id"]]) for record in with_samples]
         rows = [chat for chat in chats if chat is not None]
         if not rows:
             raise RecordError(f"{args.samples}: no samples with a label; run inference with --n-samples")
+        write_jsonl_atomic(args.output, rows)
     except RecordError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    write_jsonl_atomic(args.output, rows)
-    print(f"{args.output}: {len(rows)} rows, {len(chats) - len(rows)} without a sampled label left out")
+    except OSError as error:
+        print(f"error: {args.output}: {error.strerror}; give another --output", file=sys.stderr)
+        raise SystemExit(2) from None
+    print(
+        f"{args.output}: {len(rows)} rows of {len(chains)} chains; left out: "
+        f"{len(chains) - len(with_samples)} without samples, {len(chats) - len(rows)} without a sampled label"
+    )
+
+
+def read_samples(path: Path) -> dict[str, list[str]]:
+    """The samples of every row in the predictions of a stage-1 model; none of a row that has failed.
+
+    Raises RecordError, also for `samples` that are no list of texts.
+    """
+    from emocaliber.jsonl import RecordError
+    from emocaliber.records import read_records
+
+    samples: dict[str, list[str]] = {}
+    for row in read_records(path):
+        written = [] if row.get("samples") is None else row["samples"]
+        if not isinstance(written, list) or not all(isinstance(text, str) for text in written):
+            raise RecordError(
+                f"{path}: row {row['id']!r}: samples is not a list of texts; give the predictions of "
+                "inference/infer.py --n-samples"
+            )
+        samples[row["id"]] = written
+    return samples
 
 
 def target_confidence(n_agreeing: int, n_samples: int) -> Decimal:

@@ -3,8 +3,9 @@
     python data/build_mini.py --output-dir data/VECBench-mini               # test split only
     python data/build_mini.py --output-dir data/VECBench-mini --split train # captions, stages 1 to 3
 
-The same seed gives the same files bit by bit. A split that is complete (its manifest is there and says the
-same arguments) is left as it is; anything else is built anew beside it and moved into place at the end.
+The same seed gives the same files bit by bit. A split that is complete (its manifest is there, and says the
+same arguments and the sums that its JSON lines have) is left as it is; anything else is built anew beside it
+and moved into place at the end.
 """
 
 from __future__ import annotations
@@ -125,14 +126,24 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def is_complete(folder: Path, split: str, arguments: dict[str, int]) -> bool:
-    """Whether the split was built to its end with these arguments, and its files are still there."""
+    """Whether the split was built to its end with these arguments, and its files are still what they were.
+
+    Says so of a file that has changed since. Pictures are counted only.
+    """
     try:
         manifest = json.loads(manifest_path(folder, split).read_text())
         same = manifest["arguments"] == arguments
         there = all((folder / name).is_file() for name in manifest["sha256"])
-        return bool(same and there and manifest["n_images"] == count_images(folder / "images" / split))
-    except (OSError, ValueError, KeyError, TypeError):
+        if not (same and there and manifest["n_images"] == count_images(folder / "images" / split)):
+            return False
+        changed = [
+            name for name, sha256 in manifest["sha256"].items() if file_sha256(folder / name) != sha256
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
+    for name in changed:
+        print(f"{folder / name}: not as it was built; the split is built anew", file=sys.stderr)
+    return not changed
 
 
 def hash_images(folder: Path) -> str:

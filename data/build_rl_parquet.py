@@ -7,12 +7,14 @@
 Columns: data_source (the task), prompt [{role, content}] with one <image> a picture, images, ability,
 reward_model {style, ground_truth} and extra_info {index, id, task, candidates, split}. A row without a usable
 truth, candidates, question or picture is left out, counted by its reason and listed with it in
-OUTPUT.rejected.jsonl; with more than --max-rejected of them nothing is written but that list.
+OUTPUT.rejected.jsonl; with more than --max-rejected of them nothing is written but that list. A sample
+(--limit) is drawn from the rows that can be used: what is refused hangs on the records and not on the seed.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import sys
 from collections import Counter
@@ -24,6 +26,8 @@ from emocaliber.command_line import CommandParser
 
 ROWS_PER_GROUP = 256
 """Rows held in memory, pictures included, and read at once by who reads the file."""
+Usable = tuple[dict[str, Any], dict[str, Any]]
+"""A row of the Parquet and its chat."""
 PLACEHOLDERS = ("<image>", "<video>", "<audio>")
 
 
@@ -41,7 +45,7 @@ def main() -> None:
     from emocaliber.jsonl import RecordError
 
     try:
-        build(args)
+        build_or_reuse(args)
     except RecordError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -70,8 +74,13 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--max-pixels", type=int, help="verl scales pictures down to this")
     parser.add_argument("--chats", type=Path, help="also write the rows as ms-swift reads them")
+    parser.add_argument(
+        "--reuse",
+        action="store_true",
+        help="leave files that are whole and of the same records; keeps their sums in OUTPUT.built.json",
+    )
     parser.add_argument("--split", default="train", help="what extra_info and the reward log call these rows")
-    parser.add_argument("--limit", type=int, help="a random sample of so many rows")
+    parser.add_argument("--limit", type=int, help="a random sample of so many usable rows")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--max-rejected", type=float, default=0.01, help="share of rows that may be left out")
     args = parser.parse_args()
@@ -84,6 +93,43 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
+def build_or_reuse(args: argparse.Namespace) -> None:
+    """Build, unless --reuse finds the files. Raises RecordError, and OSError for missing records."""
+    from emocaliber.jsonl import write_text_atomic
+
+    if not args.reuse:
+        build(args)
+        return
+    stamp = args.output.with_suffix(".built.json")
+    made_of = made_of_these(args)
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == stamp_text(made_of, args):
+        print(f"{args.output}: is there, of the same records")
+        return
+    stamp.unlink(missing_ok=True)  # written last: without it nothing is taken for whole
+    build(args)
+    write_text_atomic(stamp, stamp_text(made_of, args))
+
+
+def made_of_these(args: argparse.Namespace) -> dict[str, Any]:
+    """The sum of the records, and what else the files follow from. Raises OSError."""
+    from emocaliber.provenance import file_sha256
+
+    names = ("image_paths", "min_pixels", "max_pixels", "split", "limit", "seed", "max_rejected")
+    root = str((args.image_root or args.records.parent).resolve())
+    return {"records_sha256": file_sha256(args.records), "image_root": root} | {
+        name: getattr(args, name) for name in names
+    }
+
+
+def stamp_text(made_of: dict[str, Any], args: argparse.Namespace) -> str:
+    """`made_of` with the sum of every file, None for one that is not there."""
+    from emocaliber.provenance import file_sha256
+
+    files = [args.output] if args.chats is None else [args.output, args.chats]
+    sums = {str(path): file_sha256(path) if path.is_file() else None for path in files}
+    return json.dumps({**made_of, "files_sha256": sums}, indent=1) + "\n"
+
+
 def build(args: argparse.Namespace) -> None:
     """Write the files and print the counts. Raises RecordError where there is nothing sound to write."""
     from emocaliber.jsonl import RecordError, read_jsonl, write_jsonl_atomic
@@ -91,14 +137,13 @@ def build(args: argparse.Namespace) -> None:
     records = list(read_jsonl(args.records))
     if not records:
         raise RecordError(f"{args.records}: no rows; give the records of stage 3")
-    if args.limit is not None and args.limit < len(records):
-        records = sorted(random.Random(args.seed).sample(records, args.limit), key=lambda pair: pair[0])
     rejected: list[dict[str, Any]] = []
+    rows = usable_rows(records, args, rejected)
     listed = args.output.with_suffix(".rejected.jsonl")
     partial = args.output.with_name(f".{args.output.name}.partial")
     args.output.parent.mkdir(parents=True, exist_ok=True)
     try:
-        chats = write_parquet(partial, usable_rows(records, args, rejected))
+        chats = write_parquet(partial, rows if args.limit is None else sample(rows, args.limit, args.seed))
         listed.unlink(missing_ok=True)
         if rejected:
             write_jsonl_atomic(listed, rejected)
@@ -116,7 +161,8 @@ def build(args: argparse.Namespace) -> None:
         write_jsonl_atomic(args.chats, chats)
     tasks = Counter(chat["task"] for chat in chats)
     counts = ", ".join(f"{task} {count}" for task, count in sorted(tasks.items()))
-    print(f"{args.output}: {len(chats)} rows ({counts}), {len(rejected)} left out")
+    of = "" if args.limit is None else f", a sample of {len(records) - len(rejected)}"
+    print(f"{args.output}: {len(chats)} rows ({counts}), {len(rejected)} left out{of}")
 
 
 def reasons(rejected: Iterable[dict[str, Any]]) -> str:
@@ -125,9 +171,21 @@ def reasons(rejected: Iterable[dict[str, Any]]) -> str:
     return ", ".join(f"{reason} {count}" for reason, count in counts.most_common()) or "no reason"
 
 
+def sample(rows: Iterable[Usable], size: int, seed: int) -> list[Usable]:
+    """So many of the rows at random, in their order; not more are held (Vitter's algorithm R)."""
+    rng = random.Random(seed)
+    chosen: list[tuple[int, Usable]] = []
+    for number, row in enumerate(rows):
+        if number < size:
+            chosen.append((number, row))
+        elif (place := rng.randrange(number + 1)) < size:
+            chosen[place] = (number, row)
+    return [row for _, row in sorted(chosen, key=lambda pair: pair[0])]
+
+
 def usable_rows(
     records: Iterable[tuple[int, dict[str, Any]]], args: argparse.Namespace, rejected: list[dict[str, Any]]
-) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+) -> Iterator[Usable]:
     """Give (Parquet row, chat) of each record that can be used; put the others into `rejected`."""
     root = (args.image_root or args.records.parent).resolve()
     seen: set[str] = set()
@@ -240,7 +298,7 @@ def as_row(chat: dict[str, Any], images: list[dict[str, Any]], index: int, split
     }
 
 
-def write_parquet(path: Path, rows: Iterable[tuple[dict[str, Any], dict[str, Any]]]) -> list[dict[str, Any]]:
+def write_parquet(path: Path, rows: Iterable[Usable]) -> list[dict[str, Any]]:
     """Write the rows group by group, so that not all pictures are held at once; give their chats."""
     import pyarrow as pa
     import pyarrow.parquet as pq

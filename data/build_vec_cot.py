@@ -20,15 +20,16 @@ stage2_records.jsonl. Train stage 1, sample it on those rows (inference/infer.py
 from __future__ import annotations
 
 import json
-import os
 import random
 import sys
 import time
 from argparse import Namespace
 from collections import Counter
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from run_command import no_memory
 from vec_cot_arguments import parse_arguments
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     Rejections = list[dict[str, Any]]
 
 RAW_ANSWERS, KNOWN_IMAGES, REJECTED = "raw_answers.jsonl", "known_images.jsonl", "rejected.jsonl"
-STAGE2_RECORDS = "stage2_records.jsonl"
+STAGE2_RECORDS, MANIFEST = "stage2_records.jsonl", "manifest.json"
 
 
 def main() -> None:
@@ -58,6 +59,10 @@ def main() -> None:
     except OSError as error:
         print(f"error: {error.filename}: {error.strerror}; give other paths", file=sys.stderr)
         raise SystemExit(2) from None
+    except MemoryError as error:
+        said = f"error: {no_memory(error)}; give fewer --threads and --concurrency, or free memory"
+        print(f"{said}; the same command continues", file=sys.stderr)
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("interrupted; the same command continues", file=sys.stderr)
         raise SystemExit(130) from None
@@ -65,7 +70,8 @@ def main() -> None:
 
 def build(args: Namespace) -> None:
     """Read, split, ask, filter, write. Raises RecordError and TeacherUnusable."""
-    from vec_cot_confidence import AGREEMENT, read_samples
+    from build_confidence_targets import read_samples
+    from vec_cot_confidence import AGREEMENT
     from vec_cot_filters import Limits, read_leak_patterns
     from vec_cot_prompt import read_template
     from vec_cot_split import assign_stages
@@ -85,38 +91,51 @@ def build(args: Namespace) -> None:
     samples = read_samples(args.samples) if args.samples else {}
     awaits_samples = args.confidence_method == AGREEMENT and not args.samples
     rejected: Rejections = []
-    rows = usable_rows(args, rejected)
-    n_read = len(rows) + len(rejected)
+    rows, counts = usable_rows(args, rejected)
     assign_stages(rows, args.stage_shares, args.seed)
     cost = Cost(args.price_in, args.price_out)
     answers = ask(args, rows, template, cost)
     kept = filtered(args, rows, answers, limits, samples, awaits_samples, rejected)
     facts = {
-        "rows_read": n_read,
+        **counts,
         "teacher": teacher_facts(answers, cost),
         "wall_s": round(time.monotonic() - started, 1),
     }
     write(args, kept, rejected, facts, awaits_samples)
 
 
-def usable_rows(args: Namespace, rejected: Rejections) -> list[Row]:
-    """The rows whose record and image are sound; the others are put into `rejected`. Raises RecordError."""
+def usable_rows(args: Namespace, rejected: Rejections) -> tuple[list[Row], dict[str, int]]:
+    """The rows whose record and image are sound; the others are put into `rejected`. Raises RecordError.
+
+    Given with them: how many rows were read, and how many --limit drew of those with a sound record.
+    """
     from vec_cot_rows import read_rows, with_pixels
 
-    from emocaliber.jsonl import RecordError, write_jsonl_atomic
+    from emocaliber.jsonl import RecordError
 
     rows = read_rows(args.records, rejected)
+    n_read = len(rows) + len(rejected)
     if args.limit is not None and args.limit < len(rows):
         rows = random.Random(args.seed).sample(rows, args.limit)
+    n_drawn = len(rows)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     rows = with_pixels(rows, args.image_root, args.output_dir / KNOWN_IMAGES, args.threads, rejected)
     if not rows:
-        write_jsonl_atomic(args.output_dir / REJECTED, rejected)
+        write_rejected(args.output_dir, rejected)
         raise RecordError(
             f"{args.records[0]}: no row can be used ({counted(rejected)}; listed in "
             f"{args.output_dir / REJECTED}); mend them, or set --image-root"
         )
-    return rows
+    return rows, {"rows_read": n_read, "rows_drawn": n_drawn}
+
+
+def write_rejected(folder: Path, rejected: Rejections) -> None:
+    """List what is left out. From here on the folder is not finished: what an earlier build wrote goes with
+    another list, so its manifest is taken away first."""
+    from emocaliber.jsonl import write_jsonl_atomic
+
+    (folder / MANIFEST).unlink(missing_ok=True)
+    write_jsonl_atomic(folder / REJECTED, rejected)
 
 
 def ask(args: Namespace, rows: list[Row], template: str | None, cost: Cost) -> dict[str, dict[str, Any]]:
@@ -124,9 +143,9 @@ def ask(args: Namespace, rows: list[Row], template: str | None, cost: Cost) -> d
     from vec_cot_prompt import messages, prompt_hash, question_text
     from vec_cot_teacher import Question, Teacher, ask_all
 
-    from emocaliber.chat_server import ChatServer
+    from emocaliber.chat_server import ChatServer, read_key
 
-    key = os.environ.get(args.api_key_variable, "").strip()
+    key = read_key(args.api_key_variable)
     server = ChatServer(args.teacher_url, key, args.timeout_s, args.max_retries, args.concurrency)
     teacher = Teacher(server, args.request, args.max_failures_in_a_row)
     questions = []
@@ -165,6 +184,7 @@ def filtered(
                 if row.stage == "stage1":
                     chain = Chain(chain.reasoning, chain.label, None)
                 elif row.stage == "stage2" and not awaits_samples:
+                    taught = chain.reasoning
                     chain = with_confidence(
                         args.confidence_method,
                         row,
@@ -173,6 +193,8 @@ def filtered(
                         samples=samples,
                         limits=limits,
                     )
+                    if chain.reasoning != taught:  # a sample's words, which may be those of other images
+                        repeats.check(chain, row.pixels)
         except Dropped as error:
             rejected.append(rejection(row.where, row.id, row.task, error.reason, str(error)))
         else:
@@ -203,7 +225,7 @@ def write(
     from emocaliber.provenance import commit, installed_versions
 
     folder = args.output_dir
-    write_jsonl_atomic(folder / REJECTED, rejected)
+    write_rejected(folder, rejected)
     failed = sum(row["reason"] == "teacher_error" for row in rejected)
     if failed > args.max_errors * facts["teacher"]["questions"]:
         raise RecordError(
@@ -219,7 +241,6 @@ def write(
     stats = outputs.statistics(kept, rejected) | facts
     stats["teacher"]["label_agreement"] = outputs.label_agreement(stats)
     names = [REJECTED]
-    (folder / "manifest.json").unlink(missing_ok=True)
     if awaits_samples and "stage2" in kept:
         waiting = [outputs.rl_record(row, with_confidence=False) for row, _ in kept.pop("stage2")]
         write_jsonl_atomic(folder / STAGE2_RECORDS, waiting)

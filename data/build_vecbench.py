@@ -8,8 +8,8 @@ A folder is known by what is in it or by its name, or say NAME=FOLDER. A part of
 Writes test.jsonl and train.jsonl, whose images are images/DATASET/…, a link to the release or, with
 --copy-images, a folder of copies; rejected.jsonl and noted.jsonl: all that is left out, and what is unusual
 about the rest, such as a wrong extension (where, reason, message); README.md, the card; and, last,
-manifest.json with settings, counts and sums. What each image holds is kept in scan.jsonl: an interrupted
-build goes on there.
+manifest.json with settings, counts and sums. What each image holds is kept in scan.sqlite: an interrupted
+build goes on there, and another one with other settings decodes no image again.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ from emocaliber.command_line import CommandParser
 from emocaliber.taxonomy import PUBLISHED_TEST_ROWS, PUBLISHED_TRAIN_ROWS, TASKS
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from vecbench_draw import Drawn, DrawSettings
-    from vecbench_usable import Listing, UsableImage
+    from vecbench_usable import Listing
 
 DATASETS = tuple(dict.fromkeys(task.dataset for task in TASKS.values()))
 MARKS = {  # what tells the releases apart, the surest first
@@ -119,14 +121,26 @@ def releases(texts: list[str]) -> dict[str, Path]:
 
 def build(args: argparse.Namespace) -> None:
     """Read, scan, draw, write. Raises RecordError where there is nothing sound to write."""
+    from vecbench_database import BUILD_TABLES, open_scan, temporary_database
+    from vecbench_files import check_outside
+
+    raw = releases(args.raw)
+    check_outside(args.output_dir, raw.values())
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    with open_scan(args.output_dir / "scan.sqlite") as kept, temporary_database(BUILD_TABLES) as database:
+        build_in(database, kept, raw, args)
+
+
+def build_in(
+    database: sqlite3.Connection, kept: sqlite3.Connection, raw: dict[str, Path], args: argparse.Namespace
+) -> None:
+    """Build in an output folder that no other process uses."""
     from vecbench_draw import DrawSettings, draw
     from vecbench_outputs import place_images
     from vecbench_readers import ReaderSettings
     from vecbench_usable import Listing, UseSettings, usable_images
 
-    raw = releases(args.raw)
     folder: Path = args.output_dir
-    folder.mkdir(parents=True, exist_ok=True)
     settings = DrawSettings(
         seed=args.seed,
         test_rows=PUBLISHED_TEST_ROWS | args.test_rows,
@@ -140,31 +154,32 @@ def build(args: argparse.Namespace) -> None:
     reading = ReaderSettings(args.webemo_source, args.webemo_file_name)
     use = UseSettings(args.max_copies, args.on_conflict, reading)
     with Listing(folder / "rejected.jsonl") as rejected, Listing(folder / "noted.jsonl") as noted:
-        images = usable_images(raw, use, folder / "scan.jsonl", args.workers, rejected, noted)
-        drawn = draw(images, settings)
-        list_undrawn(images, drawn, rejected)
-        place_images(folder / "images", raw, drawn, copies=args.copy_images)
-        write_files(args, settings, drawn, rejected, noted)
+        usable_images(raw, use, kept, database, args.workers, rejected, noted)
+        drawn = draw(database, raw, settings)
+        list_undrawn(database, rejected)
+        place_images(folder / "images", raw, database if args.copy_images else None)
+        write_files(args, settings, database, drawn, rejected, noted)
 
 
-def list_undrawn(images: dict[str, list[UsableImage]], drawn: dict[str, Drawn], rejected: Listing) -> None:
+def list_undrawn(database: sqlite3.Connection, rejected: Listing) -> None:
     """List the images that can be used and are in no split."""
-    in_test = {image.pixels_sha256 for task in drawn.values() for image in task.test}
-    for dataset, pool in images.items():
-        for image in pool:
-            if image.is_drawn:
-                continue
-            reason, message = "not_drawn", "left over by the draw"
-            if image.pixels_sha256 in in_test:
-                reason, message = "in_a_test", "a test of another data set holds its content"
-            elif image.split == "val":
-                message = "the split val is not used"
-            rejected.add(dataset, image.where, reason, f"{image.path}: {message}")
+    rows = database.execute(
+        "SELECT dataset, path, split, listed_at, pixels_sha256 IN (SELECT pixels_sha256 FROM in_test)"
+        " FROM image WHERE id NOT IN (SELECT image FROM drawn) ORDER BY id"
+    )
+    for dataset, path, split, where, is_in_test in rows:
+        reason, message = "not_drawn", "left over by the draw"
+        if is_in_test:
+            reason, message = "in_a_test", "a test of another data set holds its content"
+        elif split == "val":
+            message = "the split val is not used"
+        rejected.add(dataset, where, reason, f"{path}: {message}")
 
 
 def write_files(
     args: argparse.Namespace,
     settings: DrawSettings,
+    database: sqlite3.Connection,
     drawn: dict[str, Drawn],
     rejected: Listing,
     noted: Listing,
@@ -178,19 +193,19 @@ def write_files(
     # What decides about the rows: not where the releases lie, nor how many processes read them.
     arguments = {k: v for k, v in vars(args).items() if k not in ("raw", "output_dir", "workers")}
     short = shortfalls(drawn, settings.test_rows)
-    write_jsonl_atomic(folder / "test.jsonl", records_of_test(drawn, args.seed))
-    write_jsonl_atomic(folder / "train.jsonl", records_of_train(drawn, args.seed))
+    write_jsonl_atomic(folder / "test.jsonl", records_of_test(database, drawn, args.seed))
+    write_jsonl_atomic(folder / "train.jsonl", records_of_train(database, args.seed))
     write_text_atomic(folder / "README.md", card(arguments, drawn, rejected, noted, short))
     for listing in (rejected, noted):
         listing.close()
-    content = manifest(folder, arguments, drawn, rejected, noted)
+    content = manifest(folder, arguments, database, drawn, rejected, noted)
     write_text_atomic(folder / "manifest.json", json.dumps(content, indent=1) + "\n")
     for line in short:
         print(line, file=sys.stderr)
     for dataset in {TASKS[name].dataset: None for name in drawn}:
         counts = f"left out {rejected.text_of(dataset)}; noted {noted.text_of(dataset)}"
         print(f"{dataset}: {counts}", file=sys.stderr)
-    tests, trains = (sum(len(getattr(task, split)) for task in drawn.values()) for split in ("test", "train"))
+    tests, trains = (sum(task.rows(split) for task in drawn.values()) for split in ("test", "train"))
     print(f"{folder}: {len(drawn)} tasks, {tests:,} test rows, {trains:,} training rows")
 
 

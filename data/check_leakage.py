@@ -7,7 +7,8 @@
 
 Two images are the same as one file, by their bytes, by their pixels as shown, or by their looks (perceptual
 hashes that differ in at most --radius bits of 64 and --fine-radius bits of 256). Exit status 1 if a test
-image occurs in training, unless --allow-leaks. Writes:
+image occurs in training (unless --allow-leaks), or if some images of test or training could not be compared
+(unless --allow-uncompared); 2 if there is no test or no training, or nothing of one can be read. Writes:
     leakage.json           all counts
     leaks.jsonl            each test image that occurs in training, with the training row
     duplicates.jsonl       each copy with the first of its kind, training first
@@ -41,11 +42,7 @@ MAX_RADIUS_BITS = 16  # a quarter of the bits: pictures that far apart have litt
 def main() -> None:
     """Compare the images, write the files, and tell by the exit status whether the test is clean."""
     args = parse_arguments()
-
-    def command() -> int:
-        return 1 if check(args) and not args.allow_leaks else 0
-
-    run_command(command)
+    run_command(lambda: check(args))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -92,6 +89,11 @@ def parse_arguments() -> argparse.Namespace:
         "--allow-leaks", action="store_true", help="exit 0 also if a test image is in training"
     )
     parser.add_argument(
+        "--allow-uncompared",
+        action="store_true",
+        help="exit 0 also if images of a side cannot be read, rows name none, or a side is not there",
+    )
+    parser.add_argument(
         "--workers", type=int, default=default_workers(), metavar="N", help="processes (default: %(default)s)"
     )
     args = parser.parse_args()
@@ -105,7 +107,10 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Write all files and print the answer; gives the number of test images that occur in training."""
+    """Write all files, print the answer and give the exit status.
+
+    Raises RecordError where nothing of a side can be compared.
+    """
     from describe_images import distinct_files
     from describe_leakage import answer, write_report
     from describe_rows import iterate_rows, sources_of
@@ -125,7 +130,9 @@ def check(args: argparse.Namespace) -> int:
     left_out += unreadable(rows, faults)
     for name in (*test, *training):
         files = [file for row in rows if row.split == name for file in row.files]
-        if files and not any(file in prints for file in files):
+        if not files:
+            raise RecordError(f"{name}: none of its rows names an image; give records or chats")
+        if not any(file in prints for file in files):
             raise RecordError(
                 f"{name}: none of its {len(files):,} images can be read ({faults[files[0]][0]}: {files[0]}); "
                 "say by --image-root what its paths are relative to"
@@ -134,12 +141,19 @@ def check(args: argparse.Namespace) -> int:
     images = SharedImages(rows, prints, training=training, test=test, radius=radius)
     found = write_report(args.output_dir, images, left_out)
     print("\n".join(answer(found, args.output_dir)))
-    return int(found["test_images_in_training"]["n"])
+    leaks = found["test_images_in_training"]["n"] and not args.allow_leaks
+    uncompared = any(found["not_compared"].values()) and not args.allow_uncompared
+    return int(bool(leaks or uncompared))
 
 
 def roles(sources: Sequence[Source], args: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """The splits to test on and to train on. Raises RecordError for a name that no file has, or in both."""
+    """The splits to test on and to train on.
+
+    Raises RecordError for a name that no file has, for one in both, and where one of the two has none, as
+    then nothing is compared (unless --allow-uncompared: duplicates and clusters need no training).
+    """
     from emocaliber.jsonl import RecordError
+    from emocaliber.report.tables import printable
 
     names = list(dict.fromkeys(source.split for source in sources))
     for name in (*(args.test or ()), *(args.training or ())):
@@ -153,6 +167,12 @@ def roles(sources: Sequence[Source], args: argparse.Namespace) -> tuple[list[str
     for name in test:
         if name in training:
             raise RecordError(f"{name}: both a test and a training split; name it in one of them only")
+    for side, found in (("test", test), ("training", training)):
+        if not found and not args.allow_uncompared:
+            raise RecordError(
+                f"{', '.join(map(printable, names))}: no {side} split, so nothing would be compared; say "
+                f"which by --{side} NAME (a file's stem, or give {side}=FILE), or give --allow-uncompared"
+            )
     return list(test), list(training)
 
 

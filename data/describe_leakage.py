@@ -49,10 +49,28 @@ def write_report(folder: Path, images: SharedImages, left_out: Sequence[dict[str
     }
     write_figures(folder, figures)
     found = _summary(images, leaks, shared, groups)
+    found["not_compared"] = _not_compared(images, leaks, left_out)
     found["pairs"] = {kind: n_pairs[kind] for kind in images.kinds}
     found["left_out"] = dict(Counter(entry["reason"] for entry in left_out).most_common())
     write_text_atomic(folder / "leakage.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
     return found
+
+
+def _not_compared(
+    images: SharedImages, leaks: Sequence[Pair], left_out: Sequence[dict[str, Any]]
+) -> dict[str, int]:
+    """What the answer says nothing about: images of both sides that cannot be read, rows that name none.
+
+    A test image that cannot be read, but is in training by its path, is known to be there.
+    """
+    leaked = {pair.files[1] for pair in leaks}
+    splits = {file: {row.split for row in images.rows_of[file]} for file in images.without_print}
+    no_image = [entry["split"] for entry in left_out if entry["reason"] == "no_image"]
+    return {
+        "test_images": sum(bool(of & images.test) and file not in leaked for file, of in splits.items()),
+        "training_images": sum(bool(of & images.training) for of in splits.values()),
+        "rows_without_image": sum(split in images.test | images.training for split in no_image),
+    }
 
 
 def _as_line(pair: Pair) -> dict[str, Any]:
@@ -95,6 +113,7 @@ def _summary(
         "training_splits": sorted(images.training),
         "radius": None if images.radius is None else asdict(images.radius),
         "n_images": len(images.files),
+        "n_training_images": sum(rows[0].split in images.training for rows in images.rows_of.values()),
         "test_images_in_training": {
             "n": sum(by_kind.values()),
             "of": sum(any(row.split in images.test for row in rows) for rows in images.rows_of.values()),
@@ -130,9 +149,8 @@ def answer(found: dict[str, Any], folder: Path) -> list[str]:
             "Test and training are not both there, so nothing can leak: name splits by --test, --training."
         )
     else:
-        verdict = "yes" if leaked["n"] else "no"
         lines += [
-            f"Does any test image occur in training? {verdict}: {leaked['n']:,} of {leaked['of']:,}",
+            *_verdict(found),
             free_table(
                 ["Test task", "Images", "In training", *(kind.replace("_", " ") for kind in kinds)],
                 [
@@ -155,6 +173,22 @@ def answer(found: dict[str, Any], folder: Path) -> list[str]:
         f"Written to {folder}"
     )
     return lines
+
+
+def _verdict(found: dict[str, Any]) -> list[str]:
+    """The answer with how many images it is about, and what it is not about."""
+    leaked, left = found["test_images_in_training"], found["not_compared"]
+    question = "Does any test image occur in training?"
+    if not any(left.values()):
+        return [f"{question} {'yes' if leaked['n'] else 'no'}: {leaked['n']:,} of {leaked['of']:,}"]
+    n_compared = leaked["of"] - left["test_images"]
+    said = "yes" if leaked["n"] else "none found"
+    return [
+        f"{question} {said}: {leaked['n']:,} of {n_compared:,} compared, {left['test_images']:,} not",
+        f"Not compared: {left['test_images']:,} of {leaked['of']:,} test images, "
+        f"{left['training_images']:,} of {found['n_training_images']:,} training images, "
+        f"{left['rows_without_image']:,} rows that name no image; mend them, or give --allow-uncompared",
+    ]
 
 
 def _names(splits: Sequence[str]) -> str:

@@ -74,7 +74,8 @@ def iterate_rows(
                 images = tuple(record_images(record))
             except RecordError as error:
                 identity = record.get("id")
-                rejected.append({"where": where, "id": identity, "reason": "no_image", "message": str(error)})
+                entry = {"where": where, "id": identity, "split": source.split}
+                rejected.append(entry | {"reason": "no_image", "message": str(error)})
                 continue
             root = os.path.abspath(source.image_root)
             files = tuple(os.path.normpath(os.path.join(root, image)) for image in images)

@@ -60,7 +60,8 @@ def write_sheets(folder: Path, rows: Sequence[Row], per_label: int, seed: int) -
     for number, task in enumerate(sorted(by_task, key=task_sort_key), start=1):
         labels = by_task[task]
         name = f"{number:02d}_{re.sub(r'[^A-Za-z0-9-]+', '_', task)[:60]}.html"
-        chosen = _chosen(labels, per_label, random.Random(f"{seed} {task}"))
+        drawn_by = f"{seed} {task}".encode(errors="backslashreplace")  # a name need not be Unicode
+        chosen = _chosen(labels, per_label, random.Random(drawn_by))
         body = f'<p><a href="index.html">all tasks</a></p>\n{_sheet(task, labels, chosen)}'
         write_text_atomic(folder / name, _PAGE.format(title=_text(task), body=body))
         counts = [sum(len(of_label.get(split, ())) for of_label in labels.values()) for split in splits]

@@ -142,7 +142,10 @@ def get(args: argparse.Namespace) -> int:
             report.add(path, "sum_changed", "other bytes than the manifest of the run before says")
         conversion.read(files, args.columns, args.default_split)
         if not args.skip_images:
-            conversion.check_images(folder / "image_checks.jsonl", args.workers)
+            kept = folder / "image_checks.jsonl"
+            keep_checks_of(kept, root)
+            conversion.check_images(kept, args.workers)
+        (folder / MANIFEST).unlink(missing_ok=True)  # from here on its sums are not those of the files
         written = conversion.finish()
         for name in written_before - {path.name for path in written.values()}:
             (folder / name).unlink(missing_ok=True)  # of a split that is no more
@@ -155,6 +158,18 @@ def get(args: argparse.Namespace) -> int:
     print("\n".join([*conversion.table(), *report.lines(), *summary(report.facts)]))
     print(f"differs from the published tables, see {folder / DIFFERENCES}" if differs else "as published")
     return int(differs)
+
+
+def keep_checks_of(kept: Path, root: Path) -> None:
+    """Empty the list of checked images unless its first line says that they are those of this root.
+
+    Other files can have the same names, sizes and times under another root.
+    """
+    from emocaliber.jsonl import read_jsonl_with_faults, write_jsonl_atomic
+
+    head = {"image": "", "image_root": str(root.resolve())}
+    if not kept.exists() or next((row for _, row in read_jsonl_with_faults(kept)), None) != head:
+        write_jsonl_atomic(kept, [head])
 
 
 def summary(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -208,7 +223,6 @@ def find_files(
     source: Path, selected: Sequence[str], columns: Mapping[str, str], output_dir: Path
 ) -> list[tuple[Path, str]]:
     """Give (file, layout) of the files to read, all of one layout. Raises RecordError if there are none."""
-    from vecbench_images import visible_files
     from vecbench_layouts import recognise
 
     from emocaliber.jsonl import RecordError
@@ -218,7 +232,7 @@ def find_files(
     elif selected:
         paths = [source / name for name in selected]
     else:
-        paths = [path for path in visible_files(source) if path.name.lower().endswith(DATA_SUFFIXES)]
+        paths = list(data_files(source))
     own = output_dir.resolve()
     is_from_hub = own in source.resolve().parents
     paths = [path for path in paths if is_from_hub or own not in path.resolve().parents]
@@ -234,6 +248,25 @@ def find_files(
         names = ", ".join(f"{path} ({layout})" for path, layout in found[:5])
         raise RecordError(f"{source}: more than one layout: {names}; choose by --file")
     return found
+
+
+def data_files(source: Path) -> Iterator[Path]:
+    """Yield what may be data under a folder, in order, but nothing hidden.
+
+    Raises RecordError for a folder that cannot be read: what it holds would be missing without a word.
+    """
+    from emocaliber.jsonl import RecordError
+
+    def refuse(error: OSError) -> None:
+        raise RecordError(
+            f"{error.filename}: cannot be read ({error.strerror}); mend its permissions, or choose by --file"
+        )
+
+    for folder, names, files in os.walk(source, onerror=refuse):
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and name.lower().endswith(DATA_SUFFIXES):
+                yield Path(folder) / name
 
 
 if __name__ == "__main__":

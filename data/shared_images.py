@@ -75,6 +75,7 @@ class SharedImages:
         self._number = {file: number for number, file in enumerate(self.files)}
         self.cells: list[Cell] = sorted({(row.split, row.task) for row in rows})
         known = [prints.get(file) for file in self.files]
+        self.without_print = {file for file, p in zip(self.files, known, strict=True) if p is None}
         self._class_of = {  # [files] each
             "same_file": np.arange(len(self.files)),
             "same_bytes": _numbered(p.sha256 if p else number for number, p in enumerate(known)),

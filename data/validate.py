@@ -16,6 +16,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from run_command import no_memory
+
 from emocaliber.command_line import CommandParser
 
 KIND_NAMES = (
@@ -36,6 +38,9 @@ def main() -> None:
         raise SystemExit(2) from None
     except OSError as error:
         print(f"error: {error.filename}: {error.strerror}; give another --report", file=sys.stderr)
+        raise SystemExit(2) from None
+    except MemoryError as error:
+        print(f"error: {no_memory(error)}; free memory", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

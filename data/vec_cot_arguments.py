@@ -8,7 +8,6 @@ import math
 import os
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from emocaliber.command_line import CommandParser
 
@@ -137,9 +136,7 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error(f"--max-errors {args.max_errors}: give a share between 0 and 1")
     if min(args.stage_shares) < 0 or not math.isclose(sum(args.stage_shares), 1, abs_tol=1e-6):
         parser.error(f"--stage-shares {args.stage_shares}: give three shares that sum to 1")
-    url = urlsplit(args.teacher_url)
-    if url.scheme not in ("http", "https") or not url.hostname or url.username or url.query:
-        parser.error("--teacher-url: give http(s)://HOST[:PORT]/v1; a key goes into the environment variable")
+    check_server(parser, args)
     if args.samples is not None and args.confidence_method != "agreement":
         parser.error("--samples: only --confidence-method agreement reads them")
     if args.image_root is None:
@@ -147,6 +144,7 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         if len(folders) > 1:
             parser.error("--records are in several folders; give --image-root")
         args.image_root = folders.pop()
+    check_encoding(parser, args)
     try:
         args.constant = Decimal(args.constant)
         if not 0 <= args.constant <= 1:
@@ -154,6 +152,32 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     except InvalidOperation:
         parser.error(f"--constant {args.constant}: give a confidence between 0 and 1")
     args.request = request(parser, args)
+
+
+def check_server(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with one line, which repeats neither, for an address or a key that can be none."""
+    from emocaliber.chat_server import is_server_url, read_key
+
+    if not is_server_url(args.teacher_url):
+        parser.error("--teacher-url: give http(s)://HOST[:PORT]/v1; a key goes into the environment variable")
+    try:
+        read_key(args.api_key_variable)
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def check_encoding(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with one line for a path that Parquet would refuse after the teacher was paid."""
+    paths = {"output_dir": args.output_dir}
+    if args.image_paths:
+        paths["image_root"] = args.image_root.resolve()
+    for name, path in paths.items():
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            parser.error(
+                f"--{name.replace('_', '-')} {str(path)!a}: not UTF-8, as Parquet needs; give another"
+            )
 
 
 def request(parser: argparse.ArgumentParser, args: argparse.Namespace) -> dict[str, object]:

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from pathlib import Path
 
 from build_confidence_targets import majority, target_confidence
 from vec_cot_filters import Chain, Dropped, Limits, checked_chain
 from vec_cot_rows import Row
 
-from emocaliber.records import read_records
 from emocaliber.response import parse
 
 AGREEMENT, TEACHER, CONSTANT = METHODS = ("agreement", "teacher", "constant")
-
-
-def read_samples(path: Path) -> dict[str, list[str]]:
-    """The samples of every row in the predictions of a stage-1 model. Raises RecordError."""
-    return {row["id"]: row.get("samples") or [] for row in read_records(path)}
 
 
 def with_confidence(

@@ -25,7 +25,7 @@ REASONS = {
     "label_leaked": "the reasoning speaks of a label that was given",
     "section_too_short": "a section of fewer words than the limit",
     "section_too_long": "a section of more words or characters than the limit",
-    "repeated_reasoning": "the same text for more images than the limit",
+    "repeated_reasoning": "the same text for more images than the limit, of the teacher or of a sample",
     "no_confidence": "stage 2: the teacher states no confidence in [0, 1]",
     "not_sampled": "stage 2: the samples of the stage-1 model lack this row",
     "no_sampled_label": "stage 2: no sample names a label",

@@ -173,7 +173,9 @@ def card(stats: Mapping[str, Any], args: Namespace) -> str:
         "",
         *_stage_table(stats),
         "",
-        f"{stats['rows_read']:,} rows were read. Left out, each listed in `rejected.jsonl`:",
+        f"{stats['rows_read']:,} rows were read"
+        + (f", of which --limit drew {stats['rows_drawn']:,}" if args.limit else "")
+        + ". Left out, each listed in `rejected.jsonl`:",
         "",
         "| reason | rows | meaning |",
         "|---|---|---|",

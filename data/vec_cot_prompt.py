@@ -119,6 +119,7 @@ def data_url(path: Path, max_pixels: int | None) -> str:
     facts = inspect_image(path, decode=False)
     too_large = max_pixels is not None and facts.width * facts.height > max_pixels
     plain = facts.mode in ("RGB", "L") and facts.n_frames == 1 and not facts.exif_rotated
+    plain = plain and not facts.has_transparency  # which RGB and L have by a colour of the header
     if facts.format in SENT_AS_THEY_ARE and plain and not too_large:
         return _as_url(SENT_AS_THEY_ARE[facts.format], path.read_bytes())
     image = open_rgb(path)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -58,6 +59,7 @@ def read_rows(paths: Sequence[Path], rejected: list[dict[str, Any]]) -> list[Row
                 chat = as_chat(record, seen)
                 if len(chat["images"]) != 1:
                     raise Rejected("several_images", f"{len(chat['images'])} images; a chain is about one")
+                _check_unicode(chat)
             except Rejected as error:
                 rejected.append(
                     rejection(where, record.get("id"), record.get("task"), error.reason, str(error))
@@ -79,13 +81,22 @@ def read_rows(paths: Sequence[Path], rejected: list[dict[str, Any]]) -> list[Row
     return rows
 
 
+def _check_unicode(chat: Mapping[str, Any]) -> None:
+    """Raise Rejected for a text that neither a request nor Parquet can hold, before anybody is asked."""
+    for name, value in chat.items():
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise Rejected("not_unicode", f"{name}: {ascii(value)[:80]} is not Unicode text") from None
+
+
 def with_pixels(
     rows: Sequence[Row], root: Path, known_images: Path, threads: int, rejected: list[dict[str, Any]]
 ) -> list[Row]:
     """Decode every image once and give the rows whose image is sound; put the others into `rejected`.
 
-    `known_images`: file that remembers what was decoded, by path, size and time of change, so that a build
-    that goes on decodes new images only.
+    `known_images`: file that remembers what was decoded, by root, path, size and times of change, so that a
+    build that goes on decodes new images only. Raises MemoryError, as `inspect_image` does.
     """
     from tqdm import tqdm
 
@@ -132,22 +143,25 @@ def _ahead(
 ) -> Iterator[tuple[str, Future[dict[str, Any]]]]:
     """Yield the images in order, the next ones being decoded meanwhile."""
     waiting: list[tuple[str, Future[dict[str, Any]]]] = []
-    left = iter(images)
+    left, root = iter(images), root.resolve()
     while True:
         for image in islice(left, ahead - len(waiting)):
-            waiting.append((image, pool.submit(_look_at, root / image, known.get(image))))
+            waiting.append((image, pool.submit(_look_at, root, image, known.get(image))))
         if not waiting:
             return
         yield waiting.pop(0)
 
 
-def _look_at(path: Path, known: dict[str, Any] | None) -> dict[str, Any]:
-    """Size, time of change and pixel hash of a file. Raises ImageFault."""
+def _look_at(root: Path, image: str, known: dict[str, Any] | None) -> dict[str, Any]:
+    """Root, size, times of change and pixel hash of a file. Raises ImageFault."""
+    path = root / image
     try:
         found = os.stat(path)
     except (OSError, ValueError):
         return {"pixels_sha256": inspect_image(path).pixels_sha256}  # says what is wrong with it
-    facts: dict[str, Any] = {"bytes": found.st_size, "changed_ns": found.st_mtime_ns}
+    # The time of modification is kept by whoever copies or unpacks another file of that name; ctime is not.
+    times = {"changed_ns": found.st_mtime_ns, "ctime_ns": found.st_ctime_ns}
+    facts: dict[str, Any] = {"root": str(root), "bytes": found.st_size, **times}
     if known is not None and facts.items() <= known.items():
         return known
     return facts | {"pixels_sha256": inspect_image(path).pixels_sha256}

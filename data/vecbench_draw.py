@@ -7,12 +7,9 @@ neither on names nor on which other images are there, so a few missing images ch
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-
-from vecbench_usable import UsableImage
 
 from emocaliber.taxonomy import (
     MIKELS_TO_POLARITY,
@@ -55,86 +52,139 @@ class DrawSettings:
     stratify: bool = True
 
 
-@dataclass
+@dataclass(frozen=True)
 class Drawn:
-    """Images of one task; `n_pool` is how many the test could be drawn from."""
+    """What a task got: the rows of each split by label, and of how many images its test was drawn."""
 
-    test: list[UsableImage]
-    train: list[UsableImage]
+    labels: Mapping[str, Mapping[str, int]]
     n_pool: int
 
+    def rows(self, split: str) -> int:
+        """Give the rows of a split."""
+        return sum(self.labels[split].values())
 
-def task_label(task: str, image: UsableImage) -> str:
-    """Give the label of an image in a task."""
+
+def task_label(task: str, label: str) -> str:
+    """Give the label in a task of an image that has this one in its release."""
     derived = DERIVED_LABELS.get(task)
-    return derived[image.label] if derived else image.label
+    return derived[label] if derived else label
 
 
-def draw(images: Mapping[str, Sequence[UsableImage]], settings: DrawSettings) -> dict[str, Drawn]:
-    """Draw the tasks of the given data sets, in the order of the tables.
+def place(salt: str, sha256: bytes) -> bytes:
+    """Give an image's place in the random order that belongs to the salt."""
+    return hashlib.blake2b(salt.encode() + b"/" + sha256, digest_size=16).digest()
 
-    No image of any test has the content of a training image of any task.
+
+def draw(database: sqlite3.Connection, datasets: Iterable[str], settings: DrawSettings) -> dict[str, Drawn]:
+    """Draw the tasks of the given data sets from the `image`s into `drawn`, in the order of the tables.
+
+    No image of any test has the content of a training image of any task. From here on SQL has `place`.
     """
-    drawn: dict[str, Drawn] = {}
-    for dataset, pool in images.items():
-        drawn |= _draw_dataset(dataset, pool, settings)
-    in_test = {image.pixels_sha256 for task in drawn.values() for image in task.test}
-    in_test |= {image.sha256 for task in drawn.values() for image in task.test}
-    for name, task in drawn.items():
-        task.train = [
-            image
-            for image in task.train
-            if image.pixels_sha256 not in in_test and image.sha256 not in in_test
-        ]
-        del task.train[settings.train_rows.get(name, len(task.train)) :]
-        for image in [*task.test, *task.train]:
-            image.is_drawn = True
-    return {name: drawn[name] for name in TASKS if name in drawn}
-
-
-def _draw_dataset(dataset: str, pool: Sequence[UsableImage], settings: DrawSettings) -> dict[str, Drawn]:
-    tasks = [task for task in TASKS.values() if task.dataset == dataset]
-    has_splits = dataset in settings.official and any(image.split for image in pool)
-    test_pool = [image for image in pool if image.split == "test"] if has_splits else pool
-    train_pool = [image for image in pool if image.split == "train"] if has_splits else ()
-    test_parts = _parts(test_pool, tasks, settings, PUBLISHED_TEST_ROWS if has_splits else _published_rows())
-    train_parts = _parts(train_pool, tasks, settings, PUBLISHED_TRAIN_ROWS)
-    drawn = {}
-    for task in tasks:
-        part = ranked(test_parts[task.name], f"{settings.seed}/{task.name}")
-        wanted = settings.test_rows.get(task.name, 0)
-        trains = task.name in PUBLISHED_TRAIN_ROWS
-        test = sample(
-            part,
-            rows_of_test(task.name, wanted, len(part), keeps_training=trains and not has_splits),
-            partial(task_label, task.name) if settings.stratify else lambda _: "",
+    database.create_function("place", 2, place, deterministic=True)
+    database.create_function("task_label", 2, task_label, deterministic=True)
+    n_pools: dict[str, int] = {}
+    for dataset in datasets:
+        n_pools |= _draw_dataset(database, dataset, settings)
+    for content in ("pixels_sha256", "sha256"):
+        database.execute(
+            "DELETE FROM drawn WHERE split = 'train' AND image IN"
+            f" (SELECT id FROM image WHERE {content} IN (SELECT {content} FROM in_test))"
         )
-        chosen = {id(image) for image in test}
-        rest = ranked(train_parts[task.name], f"{settings.seed}/{task.name}")
-        if trains and not has_splits:
-            rest = [image for image in part if id(image) not in chosen]
-        drawn[task.name] = Drawn(test, rest, len(part))
-    return drawn
+    for name, most in settings.train_rows.items():
+        database.execute(
+            "DELETE FROM drawn WHERE rowid IN (SELECT rowid FROM drawn WHERE task = ? AND split = 'train'"
+            " ORDER BY place, image LIMIT -1 OFFSET ?)",
+            (name, most),
+        )
+    database.commit()
+    return {name: Drawn(_label_counts(database, name), n_pools[name]) for name in TASKS if name in n_pools}
+
+
+def _label_counts(database: sqlite3.Connection, task: str) -> dict[str, dict[str, int]]:
+    counts = {split: dict.fromkeys(TASKS[task].labels, 0) for split in ("test", "train")}
+    rows = database.execute(
+        "SELECT split, label, count(*) FROM drawn WHERE task = ? GROUP BY split, label", (task,)
+    )
+    for split, label, n in rows:
+        counts[split][label] = n
+    return counts
+
+
+def _draw_dataset(database: sqlite3.Connection, dataset: str, settings: DrawSettings) -> dict[str, int]:
+    """Draw the tasks of a data set. Gives the sizes of their pools."""
+    tasks = [task for task in TASKS.values() if task.dataset == dataset]
+    splits = database.execute("SELECT DISTINCT split FROM image WHERE dataset = ?", (dataset,))
+    has_splits = dataset in settings.official and any(split for (split,) in splits)
+    if has_splits:
+        _deal(database, tasks, settings, PUBLISHED_TEST_ROWS, "test")
+    else:
+        _deal(database, tasks, settings, _published_rows(), None)
+    n_pools = {}
+    for task in tasks:
+        keeps_training = task.name in PUBLISHED_TRAIN_ROWS and not has_splits
+        n_pools[task.name] = _draw_test(database, task.name, settings, keeps_training=keeps_training)
+        if keeps_training:
+            database.execute(
+                "UPDATE drawn SET split = 'train' WHERE task = ? AND split = 'pool'", (task.name,)
+            )
+    database.execute("DELETE FROM drawn WHERE split = 'pool'")
+    if has_splits:
+        _deal(database, tasks, settings, PUBLISHED_TRAIN_ROWS, "train")
+        database.execute("UPDATE drawn SET split = 'train' WHERE split = 'pool'")
+    return n_pools
 
 
 def _published_rows() -> dict[str, int]:
     return {name: rows + PUBLISHED_TRAIN_ROWS.get(name, 0) for name, rows in PUBLISHED_TEST_ROWS.items()}
 
 
-def _parts(
-    pool: Sequence[UsableImage], tasks: Sequence[Task], settings: DrawSettings, sizes: Mapping[str, int]
-) -> dict[str, list[UsableImage]]:
-    """Give each task its images: all of them, or a part in proportion to the published sizes."""
-    if len(tasks) == 1 or not settings.apart:
-        return {task.name: list(pool) for task in tasks}
-    weights = [sizes[task.name] for task in tasks]
-    counts = in_proportion(len(pool), weights)
-    order = ranked(pool, f"{settings.seed}/{tasks[0].dataset}")
-    parts, start = {}, 0
+def _deal(
+    database: sqlite3.Connection,
+    tasks: Sequence[Task],
+    settings: DrawSettings,
+    sizes: Mapping[str, int],
+    split: str | None,
+) -> None:
+    """Give each task its pool of the images of a split, None for all of the data set.
+
+    All of those, or, if the tasks are to be apart, a part in proportion to the published sizes.
+    """
+    dataset = tasks[0].dataset
+    pool = "FROM image WHERE dataset = :dataset AND (:split IS NULL OR split = :split)"
+    given = {"dataset": dataset, "split": split, "order": f"{settings.seed}/{dataset}", "start": 0}
+    (n_images,) = database.execute(f"SELECT count(*) {pool}", given).fetchone()
+    is_shared = len(tasks) == 1 or not settings.apart
+    counts = [n_images] * len(tasks)
+    if not is_shared:
+        counts = in_proportion(n_images, [sizes[task.name] for task in tasks])
     for task, count in zip(tasks, counts, strict=True):
-        parts[task.name] = order[start : start + count]
-        start += count
-    return parts
+        given |= {"task": task.name, "salt": f"{settings.seed}/{task.name}", "count": count}
+        database.execute(
+            "INSERT INTO drawn SELECT :task, 'pool', task_label(:task, label), place(:salt, sha256), id"
+            f" {pool} ORDER BY place(:order, sha256), id LIMIT :count OFFSET :start",
+            given,
+        )
+        given["start"] += 0 if is_shared else count
+
+
+def _draw_test(
+    database: sqlite3.Connection, task: str, settings: DrawSettings, *, keeps_training: bool
+) -> int:
+    """Draw the test of a task from its pool, from each label as many as its share. Gives the pool's size."""
+    pool = "FROM drawn WHERE task = ? AND split = 'pool'"
+    strata = f"SELECT label, count(*) {pool} GROUP BY label ORDER BY label"
+    if not settings.stratify:
+        strata = f"SELECT NULL, count(*) {pool}"
+    sizes = dict(database.execute(strata, (task,)))
+    n_pool = sum(sizes.values())
+    n_rows = rows_of_test(task, settings.test_rows.get(task, 0), n_pool, keeps_training=keeps_training)
+    for label, count in zip(sizes, in_proportion(n_rows, list(sizes.values())), strict=True):
+        database.execute(
+            "UPDATE drawn SET split = 'test' WHERE rowid IN"
+            f" (SELECT rowid {pool} AND ifnull(label = ?, 1) ORDER BY place, image LIMIT ?)",
+            (task, label, count),
+        )
+    return n_pool
 
 
 def rows_of_test(task: str, wanted: int, n_pool: int, *, keeps_training: bool) -> int:
@@ -147,26 +197,6 @@ def rows_of_test(task: str, wanted: int, n_pool: int, *, keeps_training: bool) -
     published = PUBLISHED_TEST_ROWS[task]
     share = published / (published + PUBLISHED_TRAIN_ROWS[task])
     return min(wanted, max(1, round(share * n_pool))) if n_pool > 1 else 0
-
-
-def place(image: UsableImage, salt: str) -> bytes:
-    """Give an image's place in the random order that belongs to the salt."""
-    return hashlib.blake2b(salt.encode() + b"/" + image.sha256, digest_size=16).digest()
-
-
-def ranked(images: Iterable[UsableImage], salt: str) -> list[UsableImage]:
-    """Put images into the random order that belongs to the salt."""
-    return sorted(images, key=lambda image: place(image, salt))
-
-
-def sample(images: Sequence[UsableImage], n: int, stratum: Callable[[UsableImage], str]) -> list[UsableImage]:
-    """Give `n` images of a ranked sequence, from each stratum as many as its share, its first ones."""
-    strata: dict[str, list[UsableImage]] = defaultdict(list)
-    for image in images:
-        strata[stratum(image)].append(image)
-    names = sorted(strata)
-    counts = in_proportion(n, [len(strata[name]) for name in names])
-    return [image for name, count in zip(names, counts, strict=True) for image in strata[name][:count]]
 
 
 def in_proportion(n: int, weights: Sequence[int]) -> list[int]:

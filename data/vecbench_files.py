@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -116,3 +116,11 @@ def quoted_csv(path: Path) -> Iterator[tuple[int, Sequence[str]]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
         raise RecordError(f"{path}: cannot be read ({reason}); give the csv as it was released") from None
+
+
+def check_outside(output_dir: Path, releases: Iterable[Path]) -> None:
+    """Raise RecordError if the output would lie in a release: it would be read as a part of it."""
+    folder = output_dir.resolve()
+    for release in releases:
+        if release.resolve() in (folder, *folder.parents):
+            raise RecordError(f"--output-dir {output_dir}: lies in the release {release}; give one outside")

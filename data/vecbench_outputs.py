@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sqlite3
 import sys
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vecbench_draw import Drawn, place, ranked, task_label
-from vecbench_usable import Listing, UsableImage
+from vecbench_draw import Drawn
+from vecbench_usable import Listing
 
 from emocaliber.jsonl import RecordError
 from emocaliber.prompts import conversation
@@ -24,38 +24,47 @@ BUILD_VERSION = 1
 SPLITS = ("test", "train")
 
 
-def as_record(task: str, image: UsableImage) -> dict[str, Any]:
+_DRAWN = """
+SELECT task, drawn.label, dataset, path, sha256 FROM drawn JOIN image ON image.id = drawn.image
+WHERE drawn.split = :split AND (:task IS NULL OR task = :task)
+ORDER BY place(:seed || '/' || task || '/' || :split, sha256)
+"""
+
+
+_USED = "FROM image WHERE id IN (SELECT image FROM drawn)"
+
+
+def records_of_test(
+    database: sqlite3.Connection, tasks: Iterable[str], seed: int
+) -> Iterator[dict[str, Any]]:
+    """Give the test rows, task by task in the order of the tables, in random order within a task."""
+    for task in tasks:
+        for row in database.execute(_DRAWN, {"split": "test", "task": task, "seed": seed}):
+            yield as_record(*row)
+
+
+def records_of_train(database: sqlite3.Connection, seed: int) -> Iterator[dict[str, Any]]:
+    """Give the training rows of all tasks in one random order: tasks in turn would teach one by one."""
+    for row in database.execute(_DRAWN, {"split": "train", "task": None, "seed": seed}):
+        yield as_record(*row)
+
+
+def as_record(task: str, label: str, dataset: str, path: str, sha256: bytes) -> dict[str, Any]:
     """Give the published record of an image in a task, its id from the task and the file's content."""
     candidates = list(TASKS[task].labels)
-    path = f"images/{image.dataset}/{image.path}"
+    image = f"images/{dataset}/{path}"
     return {
-        "id": f"{task}-{image.sha256.hex()[:16]}",
-        "image": path,
-        "conversations": conversation(path, candidates),
+        "id": f"{task}-{sha256.hex()[:16]}",
+        "image": image,
+        "conversations": conversation(image, candidates),
         "task": task,
-        "ground_truth": task_label(task, image),
+        "ground_truth": label,
         "candidates": candidates,
     }
 
 
-def records_of_test(drawn: Mapping[str, Drawn], seed: int) -> Iterator[dict[str, Any]]:
-    """Give the test rows, task by task in the order of the tables, in random order within a task."""
-    for name, task in drawn.items():
-        for image in ranked(task.test, f"{seed}/{name}/test"):
-            yield as_record(name, image)
-
-
-def records_of_train(drawn: Mapping[str, Drawn], seed: int) -> Iterator[dict[str, Any]]:
-    """Give the training rows of all tasks in one random order: tasks in turn would teach one by one."""
-    rows = [(name, image) for name, task in drawn.items() for image in task.train]
-    rows.sort(key=lambda row: place(row[1], f"{seed}/{row[0]}/train"))
-    return (as_record(name, image) for name, image in rows)
-
-
-def place_images(
-    folder: Path, raw: Mapping[str, Path], drawn: Mapping[str, Drawn], *, copies: bool = False
-) -> None:
-    """Make FOLDER/DATASET: a link to the release, or a folder with copies of the images that are drawn.
+def place_images(folder: Path, raw: Mapping[str, Path], drawn: sqlite3.Connection | None = None) -> None:
+    """Make FOLDER/DATASET: a link to the release, or a folder with copies of the images drawn in a database.
 
     Copies that are there already are left. Raises RecordError where a link would replace a folder.
     """
@@ -66,19 +75,20 @@ def place_images(
         target = folder / dataset
         if target.is_symlink():
             target.unlink()
-        elif target.exists() and not copies:
+        elif target.exists() and drawn is None:
             raise RecordError(f"{target}: a folder, no link; remove it, or give --copy-images")
-        if not copies:
+        if drawn is None:
             target.symlink_to(root, target_is_directory=True)
-    if copies:
+    if drawn is not None:
         _copy_images(folder, roots, drawn)
 
 
-def _copy_images(folder: Path, raw: Mapping[str, Path], drawn: Mapping[str, Drawn]) -> None:
+def _copy_images(folder: Path, raw: Mapping[str, Path], drawn: sqlite3.Connection) -> None:
     from tqdm import tqdm
 
-    used = {(image.dataset, image.path) for task in drawn.values() for image in [*task.test, *task.train]}
-    for dataset, path in tqdm(sorted(used), desc="copies", unit="image", file=sys.stderr):
+    (n_used,) = drawn.execute(f"SELECT count(*) {_USED}").fetchone()
+    used = drawn.execute(f"SELECT dataset, path {_USED} ORDER BY dataset, path")
+    for dataset, path in tqdm(used, total=n_used, desc="copies", unit="image", file=sys.stderr):
         source, copy = raw[dataset] / path, folder / dataset / path
         state = source.stat()
         if copy.is_file() and (copy.stat().st_size, copy.stat().st_mtime) == (state.st_size, state.st_mtime):
@@ -92,6 +102,7 @@ def _copy_images(folder: Path, raw: Mapping[str, Path], drawn: Mapping[str, Draw
 def manifest(
     folder: Path,
     arguments: Mapping[str, Any],
+    database: sqlite3.Connection,
     drawn: Mapping[str, Drawn],
     rejected: Listing,
     noted: Listing,
@@ -105,7 +116,7 @@ def manifest(
         "left_out": {name: rejected.of(name) for name in sorted({key[0] for key in rejected.counts})},
         "noted": {name: noted.of(name) for name in sorted({key[0] for key in noted.counts})},
         "sha256": {name: file_sha256(folder / name) for name in names},
-        "image_sha256": _sum_of_images(drawn),
+        "image_sha256": _sum_of_images(database),
         "versions": installed_versions(["pillow"]),
         "commit": commit(),
     }
@@ -113,27 +124,15 @@ def manifest(
 
 def _task_counts(name: str, task: Drawn) -> dict[str, Any]:
     published = {"test": PUBLISHED_TEST_ROWS[name], "train": PUBLISHED_TRAIN_ROWS.get(name, 0)}
-    rows = {"test": len(task.test), "train": len(task.train)}
-    return {"rows": rows, "published_rows": published, "labels": label_counts(name, task)}
+    rows = {split: task.rows(split) for split in SPLITS}
+    return {"rows": rows, "published_rows": published, "labels": task.labels}
 
 
-def label_counts(name: str, task: Drawn) -> dict[str, dict[str, int]]:
-    """Give the rows of each split by label, in the order of the task's labels."""
-    counts = {
-        "test": Counter(task_label(name, image) for image in task.test),
-        "train": Counter(task_label(name, image) for image in task.train),
-    }
-    return {split: {label: counts[split][label] for label in TASKS[name].labels} for split in SPLITS}
-
-
-def _sum_of_images(drawn: Mapping[str, Drawn]) -> str:
-    images = {
-        (image.dataset, image.path, image.sha256)
-        for task in drawn.values()
-        for image in [*task.test, *task.train]
-    }
+def _sum_of_images(database: sqlite3.Connection) -> str:
     digest = hashlib.sha256()
-    for dataset, path, sha256 in sorted(images):
+    for dataset, path, sha256 in database.execute(
+        f"SELECT dataset, path, sha256 {_USED} ORDER BY dataset, path"
+    ):
         digest.update(f"{sha256.hex()}  images/{dataset}/{path}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
@@ -141,9 +140,9 @@ def _sum_of_images(drawn: Mapping[str, Drawn]) -> str:
 def shortfalls(drawn: Mapping[str, Drawn], wanted: Mapping[str, int]) -> list[str]:
     """Say in a line each which test has fewer rows than wanted, and why."""
     return [
-        f"{name}: {len(task.test):,} of {wanted[name]:,} test rows: {task.n_pool:,} images to draw from"
+        f"{name}: {task.rows('test'):,} of {wanted[name]:,} test rows: {task.n_pool:,} images to draw from"
         for name, task in drawn.items()
-        if len(task.test) < wanted[name]
+        if task.rows("test") < wanted[name]
     ]
 
 
@@ -164,11 +163,11 @@ def card(
     for name, task in drawn.items():
         published = PUBLISHED_TRAIN_ROWS.get(name)
         cells = (
-            *(name, TASKS[name].group, f"{len(task.test):,}", f"{PUBLISHED_TEST_ROWS[name]:,}"),
-            *(f"{len(task.train):,}", f"{published:,}" if published else "-"),
+            *(name, TASKS[name].group, f"{task.rows('test'):,}", f"{PUBLISHED_TEST_ROWS[name]:,}"),
+            *(f"{task.rows('train'):,}", f"{published:,}" if published else "-"),
         )
         lines.append(f"| {' | '.join(cells)} |")
-    totals = [sum(len(getattr(task, split)) for task in drawn.values()) for split in SPLITS]
+    totals = [sum(task.rows(split) for task in drawn.values()) for split in SPLITS]
     lines += [f"| Overall | | {totals[0]:,} | | {totals[1]:,} | |", ""]
     if short:
         lines += ["Smaller than published:", "", *(f"- {line}" for line in short), ""]
@@ -188,9 +187,8 @@ def card(
 def _card_of_labels(drawn: Mapping[str, Drawn]) -> list[str]:
     lines = ["## Labels", "", "| task | label | test | train |", "|---|---|---|---|"]
     for name, task in drawn.items():
-        counts = label_counts(name, task)
-        for label in TASKS[name].labels:
-            lines.append(f"| {name} | {label} | {counts['test'][label]:,} | {counts['train'][label]:,} |")
+        test, train = task.labels["test"], task.labels["train"]
+        lines += [f"| {name} | {label} | {test[label]:,} | {train[label]:,} |" for label in test]
     return [*lines, ""]
 
 

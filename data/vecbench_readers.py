@@ -8,14 +8,17 @@ is read. Raises RecordError for a folder that is not the release.
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
+import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from vecbench_database import storable, temporary_database
 from vecbench_files import (
     RawImage,
     Rows,
@@ -115,11 +118,21 @@ def _webemo_folders(root: Path, images: str) -> Rows:
             yield RawImage(path, WEBEMO_25[int(index)], split, path)
 
 
+_WEBEMO_FILES = """
+CREATE TABLE file (
+    folder INTEGER, name TEXT, stem TEXT, is_listed INTEGER DEFAULT 0, PRIMARY KEY (folder, name)
+) WITHOUT ROWID;
+CREATE INDEX by_stem ON file (folder, stem);
+"""
+
+
 def _webemo_list(root: Path, split: str, file_name: str) -> Rows:
-    there = [_names(root / "images" / split / str(index)) for index in range(len(WEBEMO_25))]
-    unlisted = [set(names.values()) for names in there]
     name = f"{split}25.txt"
-    with open(root / name, encoding="utf-8-sig", errors="replace") as lines:
+    with (
+        temporary_database(_WEBEMO_FILES) as files,
+        open(root / name, encoding="utf-8-sig", errors="replace") as lines,
+    ):
+        _index_webemo_files(files, root / "images" / split)
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
@@ -129,20 +142,45 @@ def _webemo_list(root: Path, split: str, file_name: str) -> Rows:
                 reason = "unknown_label" if url and index.lstrip("-").isdigit() else "malformed_row"
                 yield Skipped(where, reason, f"not `URL LABEL` with a label 0 to 24: {line.strip()[:200]}")
                 continue
-            wanted = _webemo_name(url, number, int(index), file_name)
-            names = there[int(index)]
-            found = names.get(wanted) or names.get(Path(wanted).stem)
+            try:
+                wanted = _webemo_name(url, number, int(index), file_name)
+            except ValueError as error:  # an address with half an IPv6 host
+                yield Skipped(where, "malformed_row", f"{error}: {line.strip()[:200]}")
+                continue
+            found = _webemo_file(files, int(index), wanted)
             folder = f"images/{split}/{int(index)}"
             if found is None:
                 yield Skipped(where, "image_missing", f"no {folder}/{wanted[:200]} for {url[:200]}")
-                continue
-            unlisted[int(index)].discard(found)
-            yield RawImage(f"{folder}/{found}", WEBEMO_25[int(index)], split, where)
-    for folder_index, names_left in enumerate(unlisted):
-        for left in sorted(names_left):
-            yield Skipped(
-                f"images/{split}/{folder_index}/{left}", "not_in_list", f"no line of {name} names it"
-            )
+            else:
+                yield RawImage(f"{folder}/{found}", WEBEMO_25[int(index)], split, where)
+        for index, left in files.execute(
+            "SELECT folder, name FROM file WHERE NOT is_listed ORDER BY folder, name"
+        ):
+            yield Skipped(f"images/{split}/{index}/{left}", "not_in_list", f"no line of {name} names it")
+
+
+def _index_webemo_files(files: sqlite3.Connection, folder: Path) -> None:
+    for index in range(len(WEBEMO_25)):
+        inner = folder / str(index)
+        names = os.listdir(inner) if inner.is_dir() else []
+        files.executemany(
+            "INSERT INTO file (folder, name, stem) VALUES (?, CAST(? AS TEXT), CAST(? AS TEXT))",
+            ((index, storable(name), storable(Path(name).stem)) for name in names),
+        )
+
+
+def _webemo_file(files: sqlite3.Connection, folder: int, wanted: str) -> str | None:
+    """Give the file of a name: a URL and the file saved from it may differ in the extension."""
+    stem = Path(wanted).stem
+    for column, text in (("name", wanted), ("stem", wanted), ("name", stem), ("stem", stem)):
+        # The last of those that share a stem.
+        query = f"SELECT max(name) FROM file WHERE folder = ? AND {column} = ?"
+        (found,) = files.execute(query, (folder, text)).fetchone()
+        if found:
+            marked = "UPDATE file SET is_listed = 1 WHERE folder = ? AND name = CAST(? AS TEXT)"
+            files.execute(marked, (folder, storable(found)))
+            return found
+    return None
 
 
 def _webemo_name(url: str, line: int, index: int, file_name: str) -> str:
@@ -153,12 +191,6 @@ def _webemo_name(url: str, line: int, index: int, file_name: str) -> str:
 
 def _is_webemo_index(text: str) -> bool:
     return text.isascii() and text.isdigit() and int(text) < len(WEBEMO_25)
-
-
-def _names(folder: Path) -> dict[str, str]:
-    """Files of a folder by name and by stem: a URL and the file saved from it may differ in the extension."""
-    files = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    return {Path(name).stem: name for name in files} | {name: name for name in files}
 
 
 def read_artphoto(root: Path, settings: ReaderSettings) -> Rows:
@@ -216,7 +248,9 @@ def _vote_columns(header: Sequence[str], path: Path) -> dict[str, int]:
 def _abstract_image(root: Path, file: str) -> str:
     """Give the path of a file of the flat release, which some copies keep in a folder."""
     folder = "testImages_abstract"
-    return f"{folder}/{file}" if not (root / file).exists() and (root / folder / file).exists() else file
+    # Unlike Path's, these are False for a name that is too long.
+    is_flat, is_inside = os.path.exists(root / file), os.path.exists(root / folder / file)
+    return f"{folder}/{file}" if is_inside and not is_flat else file
 
 
 READERS: dict[str, Callable[[Path, ReaderSettings], Rows]] = {

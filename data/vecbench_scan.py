@@ -1,15 +1,17 @@
 """Reads, decodes and hashes every image of the raw releases once.
 
-The results are kept in an append-only file of JSON lines, so that an interrupted scan goes on and a second
-build with other settings does not decode again. A file that changed in size or time is read anew.
+The results are kept in a database, so that an interrupted scan goes on and a second build with
+other settings does not decode again. A file that lies elsewhere, or changed in size or time, is read anew.
 """
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sqlite3
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -19,9 +21,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from emocaliber.jsonl import JsonlAppender, PathLike, RecordError, read_jsonl
+from vecbench_database import storable
+
+from emocaliber.jsonl import RecordError
 
 if TYPE_CHECKING:
     from emocaliber.images import ImageFacts
@@ -29,17 +33,17 @@ if TYPE_CHECKING:
 MAX_ASPECT_RATIO = 200
 """Qwen2-VL's image processor refuses longer sides than 200 to 1; such an image could not be asked about."""
 BLOCK = 2048
+Task = tuple[str, str, int, int]
+"""A file to look into: name, path, size in bytes, time of its last change in ns."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scanned:
-    """What the scan found in a file of that size and time: two sums, or the reason why there are none.
+    """What the scan found in a file: two sums, or the reason why there are none.
 
     notes: what is unusual about an image that can be used, as (reason, message): see `notes_on`.
     """
 
-    size: int
-    mtime_ns: int
     sha256: bytes = b""
     pixels_sha256: bytes = b""
     reason: str = ""
@@ -47,51 +51,32 @@ class Scanned:
     notes: tuple[tuple[str, str], ...] = ()
 
 
-def scan(paths: Iterable[tuple[str, Path]], cache: Path, workers: int) -> dict[str, Scanned]:
-    """Look into every file, given as (name to keep it under, path); those in the cache are not read again.
-
-    Raises RecordError if a worker dies, which loses nothing of what the cache holds.
-    """
-    known = read_cache(cache)
-    results: dict[str, Scanned] = {}
-    to_do: list[tuple[str, str, int, int]] = []
-    for name, path in paths:
-        try:
-            state = path.stat()
-        except OSError as error:
-            results[name] = Scanned(0, 0, reason="image_missing", message=f"{name}: {error.strerror}")
-            continue
-        found = known.pop(name, None)
-        if found is not None and (found.size, found.mtime_ns) == (state.st_size, state.st_mtime_ns):
-            results[name] = found
-        else:
-            to_do.append((name, str(path), state.st_size, state.st_mtime_ns))
-    del known
-    with JsonlAppender(cache) as rows:
-        for name, found in _look_into(to_do, workers, len(results)):
-            if found.reason != "image_missing":  # permission or a network disk: it may be there next time
-                rows.write(_as_row(name, found))
-            results[name] = found
-    return results
-
-
-def _look_into(
-    to_do: list[tuple[str, str, int, int]], workers: int, n_known: int
+def scan(
+    files: Iterable[tuple[str, Path]], n_files: int, kept: sqlite3.Connection, workers: int
 ) -> Iterator[tuple[str, Scanned]]:
+    """Look into every file, given as (name to keep it under, path), and yield (name, what it holds) in order.
+
+    Those that are `kept` are not read again; what is found in the others is committed there one by one.
+    Raises RecordError if a worker dies, which loses nothing of that.
+    """
     from tqdm import tqdm
 
+    remaining = iter(files)
     with ExitStack() as stack:
-        bar = stack.enter_context(
-            tqdm(total=n_known + len(to_do), initial=n_known, desc="images", unit="image", file=sys.stderr)
-        )
+        bar = stack.enter_context(tqdm(total=n_files, desc="images", unit="image", file=sys.stderr))
         pool = None
-        if workers > 1 and to_do:
+        if workers > 1:
             pool = stack.enter_context(ProcessPoolExecutor(workers, initializer=end_with_parent))
-        remaining = iter(to_do)
         try:
             while block := list(islice(remaining, BLOCK)):
-                for result in pool.map(look_into, block, chunksize=16) if pool else map(look_into, block):
-                    yield result
+                known = [_known(kept, name, path) for name, path in block]
+                to_do = [task for task in known if not isinstance(task, Scanned)]
+                looked = pool.map(look_into, to_do, chunksize=16) if pool else map(look_into, to_do)
+                for (name, _), found in zip(block, known, strict=True):
+                    if not isinstance(found, Scanned):
+                        task, found = found, next(looked)
+                        _keep(kept, task, found)
+                    yield name, found
                     bar.update()
         except BrokenProcessPool:
             raise RecordError(
@@ -102,6 +87,42 @@ def _look_into(
             if pool:
                 pool.shutdown(cancel_futures=True)
             raise
+
+
+def _known(kept: sqlite3.Connection, name: str, path: Path) -> Scanned | Task:
+    """Give what is known of a file as it is now, or the task to look into it."""
+    try:
+        state = path.stat()
+    except (OSError, ValueError) as error:  # ValueError: half a surrogate pair
+        reason = getattr(error, "strerror", None) or str(error)
+        return Scanned(reason="image_missing", message=f"{name}: {reason}")
+    row = kept.execute(
+        "SELECT sha256, pixels_sha256, reason, message, notes FROM scan"
+        " WHERE name = CAST(? AS TEXT) AND place = CAST(? AS TEXT) AND size = ? AND mtime_ns = ?",
+        (storable(name), _place(path), state.st_size, state.st_mtime_ns),
+    ).fetchone()
+    if row is None:
+        return name, str(path), state.st_size, state.st_mtime_ns
+    *found, notes = row
+    return Scanned(*found, tuple((reason, message) for reason, message in json.loads(notes)))
+
+
+def _keep(kept: sqlite3.Connection, task: Task, found: Scanned) -> None:
+    if found.reason == "image_missing":  # permission or a network disk: it may be there next time
+        return
+    name, path, size, mtime_ns = task
+    sums = (found.sha256, found.pixels_sha256)
+    about = (found.reason, storable(found.message), json.dumps(found.notes))
+    kept.execute(
+        "INSERT OR REPLACE INTO scan VALUES"
+        " (CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?, ?, ?, CAST(? AS TEXT), ?)",
+        (storable(name), _place(path), size, mtime_ns, *sums, *about),
+    )
+    kept.commit()
+
+
+def _place(path: str | Path) -> bytes:
+    return storable(os.path.abspath(path))
 
 
 def end_with_parent() -> None:
@@ -117,22 +138,22 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def look_into(task: tuple[str, str, int, int]) -> tuple[str, Scanned]:
-    """Read, decode and hash one file, given as (name, path, size, time)."""
+def look_into(task: Task) -> Scanned:
+    """Read, decode and hash one file."""
     from emocaliber.images import ImageFault, inspect_image
 
-    name, path, size, mtime_ns = task
+    name, path, *_ = task
     try:
         facts = inspect_image(path)
     except ImageFault as fault:
         # The name in the release, not the path on this machine: the same release gives the same list.
-        return name, Scanned(size, mtime_ns, reason=fault.reason, message=fault.message.replace(path, name))
+        return Scanned(reason=fault.reason, message=fault.message.replace(path, name))
     if max(facts.width, facts.height) > MAX_ASPECT_RATIO * min(facts.width, facts.height):
         message = f"{name}: {facts.width} x {facts.height} pixels; sides of at most 1 to {MAX_ASPECT_RATIO}"
-        return name, Scanned(size, mtime_ns, reason="image_too_narrow", message=message)
+        return Scanned(reason="image_too_narrow", message=message)
     assert facts.pixels_sha256 is not None  # they were decoded
     sums = bytes.fromhex(facts.sha256), bytes.fromhex(facts.pixels_sha256)
-    return name, Scanned(size, mtime_ns, *sums, notes=notes_on(name, facts))
+    return Scanned(*sums, notes=notes_on(name, facts))
 
 
 def notes_on(name: str, facts: ImageFacts) -> tuple[tuple[str, str], ...]:
@@ -147,28 +168,3 @@ def notes_on(name: str, facts: ImageFacts) -> tuple[tuple[str, str], ...]:
     if facts.n_frames > 1:
         notes.append(("animated", f"{name}: the first of {facts.n_frames} frames is shown"))
     return tuple(notes)
-
-
-def _as_row(name: str, found: Scanned) -> dict[str, Any]:
-    row = {"file": name, "size": found.size, "mtime_ns": found.mtime_ns}
-    if found.reason:
-        return row | {"reason": found.reason, "message": found.message}
-    row |= {"sha256": found.sha256.hex(), "pixels_sha256": found.pixels_sha256.hex()}
-    return row | {"notes": dict(found.notes)} if found.notes else row
-
-
-def read_cache(path: PathLike) -> dict[str, Scanned]:
-    """Read what an earlier scan found, by name; a last line that was cut off is removed from the file."""
-    if not os.path.exists(path):
-        return {}
-    JsonlAppender(path).close()  # mends the last line
-    known = {}
-    for number, row in read_jsonl(path):
-        try:
-            sums = (bytes.fromhex(row.get("sha256", "")), bytes.fromhex(row.get("pixels_sha256", "")))
-            about = (row.get("reason", ""), row.get("message", ""))
-            notes = tuple(dict(row.get("notes", {})).items())
-            known[row["file"]] = Scanned(row["size"], row["mtime_ns"], *sums, *about, notes)
-        except (KeyError, TypeError, ValueError):
-            raise RecordError(f"{path}:{number}: not a row of a scan; remove the file to scan anew") from None
-    return known

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vecbench_database import storable
 from vecbench_files import RawImage
 from vecbench_readers import READERS, ReaderSettings
-from vecbench_scan import Scanned, scan
+from vecbench_scan import scan
 
 from emocaliber.jsonl import JsonlAppender, RecordError
 
 LISTED_FIELDS = ("dataset", "where", "reason", "message")
-
-
-@dataclass(slots=True)
-class UsableImage:
-    """A labelled image of a release that decodes. Sums are bytes; `is_drawn`: some split holds it."""
-
-    dataset: str
-    path: str
-    label: str
-    split: str | None
-    where: str
-    sha256: bytes
-    pixels_sha256: bytes
-    is_drawn: bool = False
 
 
 class Listing:
@@ -85,83 +74,124 @@ class UseSettings:
 def usable_images(
     raw: Mapping[str, Path],
     settings: UseSettings,
-    cache: Path,
+    kept: sqlite3.Connection,
+    database: sqlite3.Connection,
     workers: int,
     rejected: Listing,
     noted: Listing,
-) -> dict[str, list[UsableImage]]:
-    """Read and scan the releases; list what is left out, and what is unusual about the rest.
+) -> None:
+    """Read and scan the releases; list what is left out, and what is unusual about the rest, the `image`s.
 
+    kept: the database of the scan; database: that of the build.
     Raises RecordError for a release without an image that can be used.
     """
-    listed: dict[str, list[RawImage]] = {}
     for dataset, root in raw.items():
-        listed[dataset] = []
-        for row in READERS[dataset](root, settings.reading):
-            if isinstance(row, RawImage):
-                listed[dataset].append(row)
-            else:
-                rejected.add(dataset, row.where, row.reason, row.message)
-    files = {f"{name}/{row.path}": raw[name] / row.path for name, rows in listed.items() for row in rows}
-    found = scan(files.items(), cache, workers)
-    del files
-    images: dict[str, list[UsableImage]] = {}
+        _read(dataset, root, settings.reading, database, rejected)
+    _scan(raw, kept, database, workers)
     for dataset, root in raw.items():
-        readable = list(_readable(dataset, listed.pop(dataset), found, rejected))
-        images[dataset] = one_of_each(readable, settings.max_copies, settings.on_conflict, rejected)
-        if not images[dataset]:
+        _list_unreadable(dataset, database, rejected)
+        if not one_of_each(dataset, settings, database, rejected, noted):
             raise RecordError(
                 f"{root}: no image of {dataset} can be used ({rejected.text_of(dataset)}; listed in "
                 f"{rejected.path}); give its folder as it was released, see --help for settings"
             )
-        for image in images[dataset]:
-            for reason, message in found[f"{dataset}/{image.path}"].notes:
-                noted.add(dataset, image.where, reason, message)
-    return images
+    database.commit()
 
 
-def _readable(
-    dataset: str, rows: Iterable[RawImage], found: Mapping[str, Scanned], rejected: Listing
-) -> Iterator[UsableImage]:
+def _read(
+    dataset: str, root: Path, settings: ReaderSettings, database: sqlite3.Connection, rejected: Listing
+) -> None:
+    def images() -> Iterator[tuple[str | bytes | None, ...]]:
+        for row in READERS[dataset](root, settings):
+            if isinstance(row, RawImage):
+                yield dataset, storable(row.path), row.label, row.split, storable(row.where)
+            else:
+                rejected.add(dataset, row.where, row.reason, row.message)
+
+    database.executemany(
+        "INSERT INTO listed (dataset, path, label, split, listed_at)"
+        " VALUES (?, CAST(? AS TEXT), ?, ?, CAST(? AS TEXT))",
+        images(),
+    )
+    database.commit()
+
+
+def _scan(
+    raw: Mapping[str, Path], kept: sqlite3.Connection, database: sqlite3.Connection, workers: int
+) -> None:
+    (n_files,) = database.execute(
+        "SELECT count(*) FROM (SELECT DISTINCT dataset, path FROM listed)"
+    ).fetchone()
+    listed = database.execute("SELECT DISTINCT dataset, path FROM listed ORDER BY dataset, path")
+    files = ((f"{dataset}/{path}", raw[dataset] / path) for dataset, path in listed)
+    for name, found in scan(files, n_files, kept, workers):
+        dataset, _, path = name.partition("/")
+        about = (found.reason, storable(found.message), json.dumps(found.notes))
+        database.execute(
+            "INSERT INTO file VALUES (?, CAST(? AS TEXT), ?, ?, ?, CAST(? AS TEXT), ?)",
+            (dataset, storable(path), found.sha256, found.pixels_sha256, *about),
+        )
+    database.commit()
+
+
+def _list_unreadable(dataset: str, database: sqlite3.Connection, rejected: Listing) -> None:
+    rows = database.execute(
+        "SELECT listed_at, reason, message FROM listed JOIN file USING (dataset, path)"
+        " WHERE dataset = ? AND reason != '' ORDER BY id",
+        (dataset,),
+    )
     for row in rows:
-        sums = found[f"{dataset}/{row.path}"]
-        if sums.reason:
-            rejected.add(dataset, row.where, sums.reason, sums.message)
-        else:
-            fields = (row.path, row.label, row.split, row.where, sums.sha256, sums.pixels_sha256)
-            yield UsableImage(dataset, *fields)
+        rejected.add(dataset, *row)
+
+
+_CONTENTS = """
+SELECT id, path, label, listed_at, notes, n_copies,
+    row_number() OVER content = 1 AS is_first,
+    first_value(path) OVER content AS first_path, first_value(label) OVER content AS first_label,
+    min(label) OVER same_pixels != max(label) OVER same_pixels AS is_conflicting
+FROM (
+    SELECT *, CASE split WHEN 'test' THEN 0 WHEN 'val' THEN 1 WHEN 'train' THEN 2 ELSE 3 END AS turn
+    FROM listed JOIN file USING (dataset, path) WHERE dataset = :dataset AND reason = ''
+) JOIN (
+    SELECT sha256, count(*) AS n_copies FROM file WHERE dataset = :dataset AND reason = '' GROUP BY sha256
+) USING (sha256)
+WINDOW
+    same_pixels AS (PARTITION BY pixels_sha256),
+    content AS (same_pixels ORDER BY turn, path, listed_at, id)
+ORDER BY turn, path, listed_at, id
+"""
 
 
 def one_of_each(
-    images: list[UsableImage], max_copies: int, on_conflict: str, rejected: Listing
-) -> list[UsableImage]:
-    """Give one image for each content of one release; list the others.
+    dataset: str, settings: UseSettings, database: sqlite3.Connection, rejected: Listing, noted: Listing
+) -> int:
+    """Keep one `image` for each content of a release; list the others. Gives how many are kept.
 
     A file that occurs under more than `max_copies` names is a placeholder ("image removed"). Files of equal
     pixels with one label count once, the test split's before others. With different labels none counts, or
-    the first with `on_conflict="first"`. The result is in that order, then in that of the paths.
+    the first with `on_conflict="first"`. They are kept in that order, then in that of the paths.
     """
-    files = {image.path: image.sha256 for image in images}
-    copies = Counter(files.values())
-    del files
-    order = {"test": 0, "val": 1, "train": 2}
-    images = sorted(images, key=lambda image: (order.get(image.split or "", 3), image.path, image.where))
-    first: dict[bytes, UsableImage] = {}
-    conflicting: set[bytes] = set()
-    for image in images:
-        if first.setdefault(image.pixels_sha256, image).label != image.label:
-            conflicting.add(image.pixels_sha256)
-    kept = []
-    for image in images:
-        original = first[image.pixels_sha256]
-        if copies[image.sha256] > max_copies:
-            reason, message = "placeholder", f"the same file under {copies[image.sha256]} names"
-        elif image.pixels_sha256 in conflicting and on_conflict == "drop":
-            reason, message = "conflicting_labels", f"its pixels occur with another label than {image.label}"
-        elif image is not original:
-            reason, message = "duplicate", f"the same pixels as {original.path}, {original.label}"
+    n_kept = 0
+    for row in database.execute(_CONTENTS, {"dataset": dataset}):
+        listed, path, label, where, notes, n_copies, is_first, first_path, first_label, is_conflicting = row
+        if n_copies > settings.max_copies:
+            reason, message = "placeholder", f"the same file under {n_copies} names"
+        elif is_conflicting and settings.on_conflict == "drop":
+            reason, message = "conflicting_labels", f"its pixels occur with another label than {label}"
+        elif not is_first:
+            reason, message = "duplicate", f"the same pixels as {first_path}, {first_label}"
         else:
-            kept.append(image)
+            n_kept += 1
+            database.execute(_KEEP, (listed,))
+            for about in json.loads(notes):
+                noted.add(dataset, where, *about)
             continue
-        rejected.add(image.dataset, image.where, reason, f"{image.path}: {message}")
-    return kept
+        rejected.add(dataset, where, reason, f"{path}: {message}")
+    return n_kept
+
+
+_KEEP = """
+INSERT INTO image (dataset, path, label, split, listed_at, sha256, pixels_sha256)
+SELECT dataset, path, label, split, listed_at, sha256, pixels_sha256
+FROM listed JOIN file USING (dataset, path) WHERE id = ?
+"""

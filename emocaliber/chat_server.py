@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
+import re
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -80,6 +82,8 @@ class _Again:
 
 def is_server_url(url: str) -> bool:
     """Is this http(s)://HOST[:PORT]/PATH without a name, a password or a query, which would be a secret?"""
+    if not url.isprintable() or " " in url:
+        return False
     try:
         parts = urlsplit(url)
         _ = parts.port  # read, so that one that is no number is met
@@ -87,6 +91,21 @@ def is_server_url(url: str) -> bool:
         return False
     is_address = parts.scheme in ("http", "https") and bool(parts.hostname)
     return is_address and not ("@" in parts.netloc or parts.query)
+
+
+def read_key(variable: str) -> str:
+    """Read a server's key from an environment variable, white space around it aside; "" for none.
+
+    Raises ValueError for what no header of a request can hold, such as two keys on two lines. The message is
+    one line and does not repeat the value: the HTTP library's own would, in every failure that it tells.
+    """
+    key = os.environ.get(variable, "").strip()
+    if not re.fullmatch("[!-~]*", key):
+        raise ValueError(
+            f"the environment variable {variable} holds no key, which is printable ASCII without white space "
+            "in it; export it again"
+        )
+    return key
 
 
 class ChatClient:
@@ -241,10 +260,17 @@ def _named(error: BaseException) -> str:
 def _loop() -> Iterator[asyncio.AbstractEventLoop]:
     """A loop that is driven by hand. Unlike asyncio.Runner's, its end waits for no thread."""
     loop = asyncio.new_event_loop()
+    loop.set_exception_handler(_tell_but_interruptions)
     try:
         yield loop
     finally:
         loop.close()
+
+
+def _tell_but_interruptions(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    # Ctrl-C in the middle of a task is raised to the caller; the task keeps it too, and would tell it again.
+    if not isinstance(context.get("exception"), KeyboardInterrupt):
+        loop.default_exception_handler(context)
 
 
 async def _cancel_all() -> None:

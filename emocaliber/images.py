@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,13 +45,15 @@ class ImageFacts:
     Pillow's names, before any conversion. n_frames: frames that can be counted, at least 1.
     wrong_extension: the name's extension is not one of the format; a name without one is not wrong.
     sha256: of the file's bytes. pixels_sha256: of the size and the RGB pixels as shown (equal for files that
-    differ in metadata or in a lossless format only), None if they were not decoded.
+    differ in metadata or in a lossless format only), None if they were not decoded. has_transparency: by an
+    alpha channel, or by colours that the header calls transparent, in any mode.
     """
 
     width: int
     height: int
     format: str
     mode: str
+    has_transparency: bool
     n_frames: int
     exif_rotated: bool
     wrong_extension: bool
@@ -61,10 +64,12 @@ class ImageFacts:
 def inspect_image(path: str | os.PathLike[str], *, decode: bool = True) -> ImageFacts:
     """Read a file and say what it holds; `decode=True` decodes the first frame to its last pixel.
 
-    Without decoding only the header is judged: a truncated file passes. Raises ImageFault.
+    Without decoding only the header is judged: a truncated file passes. Raises ImageFault, and MemoryError
+    (it names the file) where this machine, not the file, is at fault.
     """
     content = _read(path)
     with _opened(path, content) as image:
+        has_transparency = image.has_transparency_data
         format_, mode, n_frames = image.format or "", image.mode, _count_frames(image)
         # The base method: that of PNG decodes the pixels to look for what stands after them.
         orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)
@@ -81,6 +86,7 @@ def inspect_image(path: str | os.PathLike[str], *, decode: bool = True) -> Image
         height=height,
         format=format_,
         mode=mode,
+        has_transparency=has_transparency,
         n_frames=n_frames,
         exif_rotated=orientation in range(2, 9),
         wrong_extension=_is_wrong_extension(path, format_),
@@ -99,7 +105,7 @@ def pixels_sha256(rgb: Image.Image) -> str:
 def open_rgb(path: str | os.PathLike[str]) -> Image.Image:
     """Decode a file to RGB as the model sees it: first frame, upright by EXIF, transparency on white.
 
-    Raises ImageFault.
+    Raises ImageFault, and MemoryError as `inspect_image` does.
     """
     with _opened(path, _read(path)) as image:
         return _shown(image)
@@ -135,7 +141,14 @@ def _shown(image: Image.Image) -> Image.Image:
 
 def _read(path: str | os.PathLike[str]) -> bytes:
     try:
+        # A pipe or a device may never end, whatever its name.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ImageFault("image_missing", f"{os.fspath(path)} is not a file")
         content = Path(path).read_bytes()
+    except ImageFault:
+        raise
+    except MemoryError:
+        raise _no_memory(os.fspath(path)) from None
     except FileNotFoundError:
         raise ImageFault("image_missing", f"no file {os.fspath(path)}") from None
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
@@ -158,6 +171,8 @@ def _opened(path: str | os.PathLike[str], content: bytes) -> Iterator[Image.Imag
             yield image
     except ImageFault:
         raise
+    except MemoryError:  # says nothing about the file
+        raise _no_memory(name) from None
     except Image.DecompressionBombError:
         raise ImageFault("image_too_large", f"{name}: more than {MAX_DECODED_PIXELS:,} pixels") from None
     except Exception as error:  # a decoder that is fed damaged bytes may raise anything
@@ -167,6 +182,10 @@ def _opened(path: str | os.PathLike[str], content: bytes) -> Iterator[Image.Imag
         if isinstance(error, UnidentifiedImageError):
             detail = "the header is not complete"
         raise ImageFault("image_truncated", f"{name}: cut off or damaged ({detail})") from None
+
+
+def _no_memory(name: str) -> MemoryError:
+    return MemoryError(f"{name}: not enough memory to read and decode it")
 
 
 def _check_size(name: str, width: int, height: int) -> None:
@@ -180,6 +199,8 @@ def _check_size(name: str, width: int, height: int) -> None:
 def _count_frames(image: Image.Image) -> int:
     try:
         return int(getattr(image, "n_frames", 1))
+    except MemoryError:
+        raise
     except Exception:  # later frames are damaged; only the first is shown
         return 1
 

@@ -118,8 +118,12 @@ def _write_atomic(path: PathLike, write: Callable[[IO[bytes]], None]) -> None:
 
 
 def write_text_atomic(path: PathLike, text: str) -> None:
-    """Write a UTF-8 text: afterwards the file holds all of it, or what it held before."""
-    _write_atomic(path, lambda file: _write_all(file, [text.encode("utf-8")]))
+    """Write a UTF-8 text: afterwards the file holds all of it, or what it held before.
+
+    A lone surrogate, which UTF-8 cannot hold, is written as its escape: in JSON it means the same.
+    """
+    content = text.encode("utf-8", errors="backslashreplace")  # \udc80, as JSON writes it too
+    _write_atomic(path, lambda file: _write_all(file, [content]))
 
 
 def write_jsonl_atomic(path: PathLike, rows: Iterable[Mapping[str, Any]]) -> None:

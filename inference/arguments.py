@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from backend import CONFIDENCES
 from handout import MOST_TAKERS
@@ -11,6 +12,7 @@ from emocaliber.chat_server import is_server_url
 from emocaliber.command_line import CommandParser
 from emocaliber.prompts import PROMPTS
 
+Number = TypeVar("Number", int, float)
 BACKENDS = ("vllm", "server", "transformers")
 
 
@@ -155,7 +157,7 @@ def _check(parser: CommandParser, arguments: argparse.Namespace) -> None:
     if (arguments.data is None) == (arguments.images is None):
         parser.error("give either --data or --images")
     if arguments.images is not None and (arguments.task is None) == (arguments.candidates is None):
-        parser.error("--images needs either --task or --candidates")
+        parser.error("--images needs one of --task and --candidates, and not both")
     if arguments.images is None and (arguments.task or arguments.candidates):
         parser.error("--task and --candidates belong to --images; the records of --data have their own")
     if (arguments.backend == "server") != (arguments.server_url is not None):
@@ -192,27 +194,36 @@ def _check(parser: CommandParser, arguments: argparse.Namespace) -> None:
 
 def positive(text: str) -> int:
     """Read a whole number above 0."""
-    if int(text) < 1:
+    if (number := _number(text, int)) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return int(text)
+    return number
 
 
 def from_zero(text: str) -> int:
     """Read a whole number from 0 on."""
-    if int(text) < 0:
+    if (number := _number(text, int)) < 0:
         raise argparse.ArgumentTypeError(f"{text} is below 0")
-    return int(text)
+    return number
 
 
 def not_negative(text: str) -> float:
     """Read a number from 0 on."""
-    if not 0 <= float(text) < float("inf"):
+    if not 0 <= (number := _number(text, float)) < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a number from 0 on")
-    return float(text)
+    return number
 
 
 def fraction(text: str) -> float:
     """Read a number above 0 and at most 1."""
-    if not 0 < float(text) <= 1:
+    if not 0 < (number := _number(text, float)) <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
-    return float(text)
+    return number
+
+
+def _number(text: str, kind: type[Number]) -> Number:
+    # argparse's own message would show the name of the function.
+    try:
+        return kind(text)
+    except ValueError:
+        what = "a whole number" if kind is int else "a number"
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from answer_rows import answer_rows
 from arguments import parse_arguments
-from backend import CONFIDENCES, EngineError, as_output
+from backend import CONFIDENCES, EngineError
 from infer import say
 from plan import Plan, make_plan
 from prepare import Request
@@ -145,13 +145,12 @@ def _answered(plan: Plan, engine: "Engine", folder: RunFolder, pending: Sequence
     n_tokens = 0
     with folder.appender() as appender:
 
-        def write(outcome: Any) -> None:
+        def write(output: dict[str, Any]) -> None:
             nonlocal n_tokens
-            output = as_output(outcome)
             appender.write(output)
             n_tokens += output.get("n_response_tokens", 0) + sum(output.get("confidence_tokens", {}).values())
 
-        answer_rows(engine, pending, write, Stopper())
+        answer_rows(engine, pending, plan.image_root, write, Stopper())
     return n_tokens
 
 

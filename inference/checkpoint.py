@@ -45,7 +45,8 @@ NO_CHECKPOINT = Checkpoint("(of the server)", None, None, {}, None, None, None, 
 def open_checkpoint(name: str) -> Checkpoint:
     """Look at a checkpoint without loading it. Raises RecordError if it cannot be one or is not whole.
 
-    A name with exactly one slash that is no folder here (`wudq/EmoCaliber`) is one of the hub.
+    A name with exactly one slash (`wudq/EmoCaliber`) that is nothing here, nor its first part, is one of the
+    hub.
     """
     path = Path(name).expanduser()
     if not path.is_dir():
@@ -53,7 +54,8 @@ def open_checkpoint(name: str) -> Checkpoint:
             raise RecordError(
                 f"{name}: a file, not a checkpoint folder; give --checkpoint the folder it is in"
             )
-        if _HUB_NAME.fullmatch(name) and not name.startswith("."):
+        # `models/NoSuch` beside a folder `models` is a mistyped path.
+        if _HUB_NAME.fullmatch(name) and not name.startswith(".") and not path.parent.is_dir():
             return Checkpoint(name, None, None, {}, None, None, None, None)
         raise RecordError(f"{name}: no such checkpoint folder; check --checkpoint")
     config = _read_config(

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from emocaliber.scoring import ScoredRow
 
 _LONGEST_REASON = 60
+OUTPUTS = frozenset({"response", "samples", "error"})
+"""One of these makes a row of data one of predictions."""
 # A browser holds this many responses well; a page of more would be hundreds of MB.
 _MOST_PAGE_ROWS = 20_000
 
@@ -115,6 +117,7 @@ class Run:
         self._failures: dict[str, str] = {}
         self._page_rows: list[PageRow] = []
         self._n_rows = 0
+        self._has_outputs = False
         self._paper: PaperProtocol | None = None
         self._samples: SampleCollector | None = None
         self._confidences: ConfidenceCollector | None = None
@@ -198,6 +201,7 @@ class Run:
             confidence = None if row.confidence is None else float(row.confidence)
             write({**record, "prediction": row.label, "confidence": confidence})
             self._n_rows += 1
+            self._has_outputs |= not OUTPUTS.isdisjoint(record)
             if self._paper is not None:
                 self._paper.add(record, row)
             if self._has_page():
@@ -208,6 +212,11 @@ class Run:
                 self._page_rows.clear()
             self._n_clustered += cluster is not None
             yield drawn
+        if not self._has_outputs:
+            raise RecordError(
+                f"{' '.join(self._arguments.predictions)}: no row has one of {', '.join(sorted(OUTPUTS))}; "
+                "give the predictions.jsonl of inference/infer.py, not the data that it reads"
+            )
         if self._clusters and not self._n_clustered:
             raise RecordError(
                 f"{self._arguments.clusters}: none of its images occurs in the predictions; make it from the "

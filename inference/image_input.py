@@ -7,6 +7,7 @@ import stat
 from functools import lru_cache
 from pathlib import Path
 
+from backend import EngineError
 from PIL import Image, ImageOps
 
 from emocaliber.images import MAX_DECODED_PIXELS, to_rgb
@@ -54,7 +55,8 @@ def locate(image_root: Path, name: str) -> Path:
 def load_image(path: Path) -> Image.Image:
     """Decode an image of any mode: to RGB, upright by its EXIF, first frame, transparency on white.
 
-    Raises RowError: image_missing, image_unreadable, image_too_large, image_too_narrow.
+    Raises RowError: image_missing, image_unreadable, image_too_large, image_too_narrow; EngineError where
+    there is not enough memory.
     """
     name = _shown(path)
     _check_file(path, name)
@@ -68,6 +70,8 @@ def load_image(path: Path) -> Image.Image:
         raise RowError(
             "image_too_large", f"{name}: more than the {MAX_DECODED_PIXELS:,} pixels that are decoded"
         ) from None
+    except MemoryError:  # of this machine, now: another time the row may have its answer
+        raise EngineError(f"{name}: not enough memory to decode it; free some, or lower --workers") from None
     except Image.UnidentifiedImageError:
         raise RowError("image_unreadable", f"{name}: not an image of a known format") from None
     except Exception as error:  # a decoder that is fed damaged bytes may raise anything

@@ -8,10 +8,11 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from answer_rows import answer_rows, check_failures
 from arguments import parse_arguments
-from backend import Answer, EngineError, Refusal, as_output
+from backend import EngineError
 from closing_lines import closing_lines
 from engine_settings import runs_on_cpu
 from gpu_watch import GpuWatch
@@ -20,6 +21,7 @@ from plan import Plan, is_invalid, make_plan
 from progress import Progress
 from provenance import describe_run
 from run_folder import RunFolder
+from seen_images import check_images
 from start_backend import start_backend
 from stopping import Stopper
 from workers import Workers, end_with_parent, shares_of_gpus, take_share_of_cores
@@ -51,7 +53,7 @@ def work(plan: Plan, folder: RunFolder, stopper: Stopper) -> int:
     stopper.gently = True
     rows = (pending[number] for number in handout.rows_for(arguments.worker))
     with folder.appender(arguments.worker) as appender:
-        answer_rows(backend, rows, lambda outcome: appender.write(as_output(outcome)), stopper)
+        answer_rows(backend, rows, plan.image_root, appender.write, stopper)
     return 0 if stopper.signal is None else stopper.status
 
 
@@ -69,13 +71,13 @@ def run_alone(
     progress.update(0)
     with folder.appender() as appender:
 
-        def write(outcome: Answer | Refusal) -> None:
-            appender.write(as_output(outcome))
-            progress.update(1, isinstance(outcome, Refusal))
+        def write(row: dict[str, Any]) -> None:
+            appender.write(row)
+            progress.update(1, "error" in row)
             check_failures(progress, plan.arguments.max_failures)
 
         try:
-            answer_rows(backend, pending, write, stopper)
+            answer_rows(backend, pending, plan.image_root, write, stopper)
         finally:
             counts = getattr(backend, "counts", None)
             if counts is not None:
@@ -122,7 +124,9 @@ def run(plan: Plan, argv: Sequence[str], stopper: Stopper) -> int:
     folder = RunFolder(arguments.output_dir)
     if arguments.worker is not None:
         return work(plan, folder, stopper)
-    folder.check(plan.identity, overwrite=arguments.overwrite)
+    folder.check(plan.identity, overwrite=arguments.overwrite, names=plan.names)
+    if not arguments.overwrite:
+        check_images(plan.records, folder.answered(), plan.image_root)
     environments: list[Mapping[str, str]] = [{} for _ in range(arguments.workers)]
     if not (runs_on_cpu() or arguments.ray or arguments.backend == "server"):
         shares = shares_of_gpus(arguments.workers, arguments.tensor_parallel_size)

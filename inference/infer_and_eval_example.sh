@@ -5,6 +5,10 @@
 # Every setting below can be given as an environment variable; extra arguments go to inference/infer.py.
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+  sed -n '2,/^set /s/^# //p' "${BASH_SOURCE[0]}"
+  exit 0
+fi
 
 if [[ -z "${CHECKPOINT:-}" ]]; then # the mini checkpoint sees images of 112 x 112 pixels
   MIN_PIXELS="${MIN_PIXELS:-3136}"
@@ -25,6 +29,7 @@ MAX_PIXELS="${MAX_PIXELS:-451584}" # 576 * 28 * 28
 SEED="${SEED:-0}"
 
 source "$ROOT/setup_env.sh"
+[[ -n "${EMOCALIBER_SUPERVISED:-}" ]] || exec "$EMOCALIBER_PYTHON" -m emocaliber.supervise "$0" "$@"
 if [[ "$DATA" == "$MINI_DATA/test.jsonl" ]]; then
   python "$ROOT/data/build_mini.py" --output-dir "$MINI_DATA" # does nothing when it is complete
 fi

@@ -131,6 +131,11 @@ def _images_listed(source: Path) -> tuple[Path, list[str], str]:
         if line.strip():
             paths.append(os.path.normpath(os.path.join(folder, line.strip())))
     distinct = list(dict.fromkeys(paths))
+    if distinct and not any(map(os.path.exists, distinct)):
+        raise RecordError(
+            f"{source}: none of the {len(distinct)} paths that it lists is there, the first is "
+            f"{distinct[0][:200]}; give a folder of images, or paths relative to the list's own folder"
+        )
     # Who lists a file means it: the root is as high as it has to be.
     root = os.path.commonpath([folder, *map(os.path.dirname, distinct)])
     left_out = _left_out({"listed more than once": len(paths) - len(distinct)})

@@ -62,6 +62,12 @@ class Plan:
         arguments = self.arguments
         return str(arguments.checkpoint or arguments.server_model or arguments.server_url)
 
+    @property
+    def names(self) -> dict[str, str]:
+        """What the user calls the things whose sums are in the identity."""
+        source = self.arguments.data or self.arguments.images
+        return {"checkpoint": self.model_name, "data": str(source.resolve())}
+
 
 def make_plan(arguments: argparse.Namespace) -> Plan:
     """Check everything a user can get wrong. Raises RecordError; writes nothing."""
@@ -82,6 +88,8 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
         "max_model_len": max_model_len,
     }
     identity |= {name: getattr(arguments, name) for name in DECIDING}
+    if arguments.images is not None:
+        identity |= {"task": arguments.task, "candidates": arguments.candidates}
     warnings = pixel_warnings(arguments, checkpoint)
     return Plan(arguments, checkpoint, records, image_root, images_per_row, max_model_len, identity, warnings)
 

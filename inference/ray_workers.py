@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 from answer_rows import answer_rows, check_failures
-from backend import EngineError, as_output
+from backend import EngineError
 from engine_settings import engine_arguments, runs_on_cpu
 from plan import Plan
 from progress import Progress
@@ -45,6 +45,7 @@ class EngineActor:
     def __init__(self, plan: Plan) -> None:
         """Load the checkpoint. What stops that is raised by the first block: Ray would start this again."""
         self._failure: Exception | None = None
+        self._image_root = plan.image_root
         try:
             self._backend = start_backend(plan)
         except (EngineError, RecordError) as error:
@@ -58,7 +59,7 @@ class EngineActor:
             raise self._failure
         rows = [json.loads(row) for row in block["row"].to_pylist()]
         outputs: list[str] = []
-        answer_rows(self._backend, rows, lambda outcome: outputs.append(json.dumps(as_output(outcome))))
+        answer_rows(self._backend, rows, self._image_root, lambda row: outputs.append(json.dumps(row)))
         return pyarrow.table({"row": outputs})
 
 

@@ -12,6 +12,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,7 @@ OUTPUT_FIELDS = (
     "candidate_logprobs",
     "p_true",
     "confidence_tokens",
+    "images_sha256",
 )
 # Failures that lie in the engine, the server or the way to it, not in the row: such a row is asked again.
 NOT_THE_ROWS_OWN = frozenset({"request_refused", *SERVERS_OWN})
@@ -57,17 +59,28 @@ def utc_now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
-def compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Name what differs between the deciding arguments of two runs, as "name 0.7 then, 0.2 now"."""
+def compare(
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    names_before: Mapping[str, str] | None = None,
+    names_now: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Say what differs between the deciding arguments of two runs, as "seed 0 then, 4 now".
+
+    `names_before`, `names_now`: what a user calls that which a sum stands for.
+    """
     return [
-        f"{name} {_shown(before.get(name))} then, {_shown(now.get(name))} now"
-        for name in sorted({*before, *now})
-        if before.get(name) != now.get(name)
+        f"{argument} {_shown(before.get(argument), (names_before or {}).get(argument))} then, "
+        f"{_shown(now.get(argument), (names_now or {}).get(argument))} now"
+        for argument in sorted({*before, *now})
+        if before.get(argument) != now.get(argument)
     ]
 
 
-def _shown(value: Any) -> str:
-    return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)
+def _shown(value: Any, name: str | None) -> str:
+    if isinstance(value, str) and len(value) == 64:
+        return value[:12] if name is None else f"{name} ({value[:12]})"
+    return str(value)
 
 
 class RunFolder:
@@ -78,10 +91,13 @@ class RunFolder:
         self.run: dict[str, Any] = {}
         self._lock: int | None = None
 
-    def check(self, identity: Mapping[str, Any], *, overwrite: bool) -> None:
+    def check(
+        self, identity: Mapping[str, Any], *, overwrite: bool, names: Mapping[str, str] | None = None
+    ) -> None:
         """Refuse a folder that cannot be written or holds another run's rows; changes nothing.
 
-        Raises RecordError with the difference.
+        `names`: of `checkpoint` and `data`, which are sums in the `identity`. Raises RecordError with the
+        difference.
         """
         folder = next(parent for parent in (self.path, *self.path.absolute().parents) if parent.exists())
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
@@ -94,11 +110,27 @@ class RunFolder:
             if found:
                 raise RecordError(f"{self.path}: holds {found[0]} of an unknown run (no {RUN}); {remedy}")
             return
-        difference = compare(self._read_run().get("identity", {}), identity)
+        run = self._read_run()
+        named = {"checkpoint": run.get("model", {}).get("name"), "data": run.get("data", {}).get("path")}
+        difference = compare(run.get("identity", {}), identity, named, names)
         if difference:
             raise RecordError(
                 f"{self.path}: holds a run with other arguments: {'; '.join(difference)}; {remedy}"
             )
+
+    def answered(self) -> dict[str, dict[str, Any]]:
+        """Give the rows with a response that earlier starts left, by id; changes nothing."""
+        rows: dict[str, dict[str, Any]] = {}
+        for source in self._sources():
+            with suppress(RecordError):  # a torn last line: `gather` repairs it
+                for _, row in read_jsonl(source):
+                    if "error" not in row:
+                        rows[row["id"]] = row
+        return rows
+
+    def _sources(self) -> list[Path]:
+        final = self.path / FINAL[0]
+        return [*([final] if final.is_file() else []), *self._parts()]
 
     def _read_run(self) -> dict[str, Any]:
         try:
@@ -240,9 +272,8 @@ class RunFolder:
         """
         for part in self._parts():
             JsonlAppender(part).close()  # repairs a torn last line
-        final = self.path / FINAL[0]
         outputs = {row["id"]: _output_fields(row) for row in invalid}
-        for source in [*([final] if final.is_file() else []), *self._parts()]:
+        for source in self._sources():
             for _, row in read_jsonl(source):
                 error = row.get("error")
                 if error is None:  # also of a row that failed in an earlier start

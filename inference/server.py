@@ -1,6 +1,5 @@
 """Any OpenAI-compatible server as a backend: vLLM's own, or a commercial one."""
 
-import os
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -12,7 +11,7 @@ from image_input import RowError
 from server_request import completion_fields
 
 from emocaliber.chat_completions import REQUEST_REFUSED, SERVERS_OWN, Completion, Failure
-from emocaliber.chat_server import ChatClient, ChatServer, ServerUnusable, is_server_url
+from emocaliber.chat_server import ChatClient, ChatServer, ServerUnusable, is_server_url, read_key
 from emocaliber.jsonl import RecordError
 
 FAILURES_IN_A_ROW = 20
@@ -66,12 +65,16 @@ class ServerBackend:
         RecordError for settings that cannot be meant, EngineError for a server that cannot be used.
         """
         _check(settings, asking)
+        try:
+            key = "" if settings.key_variable is None else read_key(settings.key_variable)
+        except ValueError as error:
+            raise RecordError(str(error)) from None
         self.settings = settings
         self.asking = asking
         self._expected_prompt_tokens = expected_prompt_tokens
         server = ChatServer(
             settings.url,
-            _key(settings.key_variable),
+            key,
             settings.timeout_s,
             settings.max_retries,
             settings.concurrency,
@@ -205,13 +208,3 @@ def _check(settings: ServerSettings, asking: Asking) -> None:
         raise RecordError(
             f"the request's {', '.join(sorted(own))} cannot be set; take it out of the extra fields"
         )
-
-
-def _key(variable: str | None) -> str:
-    """Read the key, "" for none: a server of one's own needs none. Raises RecordError for what is no key."""
-    key = os.environ.get(variable, "").strip() if variable is not None else ""
-    if not key.isascii() or not key.isprintable():
-        raise RecordError(
-            f"the environment variable {variable} holds no key, but other text; export it again"
-        )
-    return key

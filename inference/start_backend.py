@@ -1,7 +1,9 @@
 """Starts what answers the rows of a plan."""
 
 import os
+import threading
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from backend import Backend
@@ -59,22 +61,32 @@ def _server(plan: Plan) -> Backend:
     )
     counter = None
     if plan.checkpoint.path is not None:
-        from chat_tokenizer import ChatTokenizer
-
-        counter = _prompt_counter(plan, ChatTokenizer(str(plan.checkpoint.path)))
+        counter = _prompt_counter(plan)
     return ServerBackend(settings, make_asking(plan), expected_prompt_tokens=counter)
 
 
-def _prompt_counter(plan: Plan, tokenizer: Any) -> Any:
-    """Give what counts the tokens of a row's prompt and of its images, as the server has to."""
+def _prompt_counter(plan: Plan) -> Any:
+    """Give what counts the tokens of a row's prompt and of its images, as the server has to.
+
+    The tokenizer takes seconds to load: it is when the first row is counted, and the server has been found.
+    """
     from prepare import PixelBudget, chat_messages, count_prompt_tokens
 
     arguments = plan.arguments
     budget = PixelBudget(arguments.min_pixels, arguments.max_pixels, plan.checkpoint.image_factor)
-    image_token_id = tokenizer.image_token_id
+
+    @cache
+    def tokenizer() -> Any:
+        from chat_tokenizer import ChatTokenizer
+
+        return ChatTokenizer(str(plan.checkpoint.path))
+
+    loading = threading.Lock()
 
     def count(record: Mapping[str, Any], sizes: list[tuple[int, int]]) -> tuple[int, int]:
-        ids = tokenizer.encode(chat_messages(record, arguments.prompt))
-        return count_prompt_tokens(ids, sizes, budget, image_token_id)
+        with loading:  # of several threads one loads it
+            own = tokenizer()
+        ids = own.encode(chat_messages(record, arguments.prompt))
+        return count_prompt_tokens(ids, sizes, budget, own.image_token_id)
 
     return count

@@ -21,6 +21,7 @@ ARROWS: dict[str, set[str]] = {
     "taxonomy": set(),
     "provenance": set(),
     "stated_number": set(),
+    "supervise": {"command_line"},
     "distribution": {"stated_number", "taxonomy"},
     "prompts": {"records"},
     "response_pattern": {"distribution", "prompts", "taxonomy"},
@@ -38,6 +39,7 @@ ARROWS: dict[str, set[str]] = {
     "rollout_statistics": {"jsonl", "metrics"},
     "report": {
         "confidences",
+        "images",
         "jsonl",
         "metrics",
         "record_fields",

@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--stage", default="", help="1 and 2 ask for the response grammar, others do not")
     parser.add_argument("flags", nargs="*", help="after --: flags of `swift sft` that go before the settings")
     args = parser.parse_args()
+    from check_variables import check_variables, number
     from sft_images import check_images
     from sft_machine import check_machine, check_model, check_versions
     from sft_rows import read_rows
@@ -51,6 +52,7 @@ def main() -> None:
     from emocaliber.jsonl import RecordError
 
     try:
+        check_variables()
         check_versions()
         settings = read_settings(args.settings, args.flags)
         config = check_model(args.model)
@@ -59,7 +61,7 @@ def main() -> None:
         rows = list(read_rows(args.dataset, args.stage))
         if not rows:
             raise RecordError(f"{args.dataset}: no rows")
-        sizes = check_images(rows, root, int(os.environ.get("MAX_DECODED_IMAGES") or 5000))
+        sizes = check_images(rows, root, int(number("MAX_DECODED_IMAGES", 5000)))
         # A file that is refused anyway is refused before ms-swift is loaded.
         refuse_too_many(rows, args.dataset, args.output_dir)
         encoded = "tokens not counted (PREFLIGHT=rows)"
@@ -82,6 +84,8 @@ def main() -> None:
 
 def refuse_too_many(rows: Sequence[Row], dataset: Path, output_dir: Path) -> None:
     """List the bad rows in a file; raise RecordError if they are too many, or if none is left."""
+    from check_variables import number
+
     from emocaliber.jsonl import RecordError, write_jsonl_atomic
 
     bad = [row for row in rows if row.reason]
@@ -97,7 +101,7 @@ def refuse_too_many(rows: Sequence[Row], dataset: Path, output_dir: Path) -> Non
         f"{count} {reason}" for reason, count in Counter(row.reason for row in bad).most_common()
     )
     said = f"{dataset}: {len(bad)} of {len(rows)} rows cannot be trained on ({counts}), listed in {listed}"
-    share = float(os.environ.get("MAX_BAD_SHARE") or 0.01)
+    share = number("MAX_BAD_SHARE", 0.01)
     if len(bad) > share * len(rows) or len(bad) == len(rows):
         example = f"the first is line {bad[0].number}, {bad[0].detail}"
         raise RecordError(f"{said}; {example}; mend them, or allow more by MAX_BAD_SHARE (now {share:g})")

@@ -23,6 +23,11 @@ unset MODEL DATASET SETTINGS OUTPUT_DIR SEED REWARD RECORDS VAL_RECORDS
 export SIZE=mini RL_ENGINE MINI_DATA N_TRAIN
 
 source "$ROOT/setup_env.sh"
+[[ -n "${EMOCALIBER_SUPERVISED:-}" ]] || exec "$EMOCALIBER_PYTHON" -m emocaliber.supervise "$0" "$@"
+given=()
+for seed in $SEEDS; do given+=("SEED=$seed"); done
+for reward in $REWARDS; do given+=("REWARD=$reward"); done
+"$EMOCALIBER_PYTHON" "$ROOT/train/check_variables.py" "${given[@]}"
 
 # Runs a command with its output in a log, unless the file that it leaves at its end is there.
 part() { # TITLE FILE COMMAND...
@@ -59,14 +64,13 @@ runs=()
 for seed in $SEEDS; do
   folder="$OUTPUT_ROOT/seed$seed"
   of_seed=(env "SEED=$seed" "OUTPUT_ROOT=$folder" "IMAGE_ROOT=$MINI_DATA")
-  part "seed $seed, stage 1" "$folder/stage1/final/config.json" "${of_seed[@]}" bash "$ROOT/train/step1_example.sh"
+  part "seed $seed, stage 1" "$folder/stage1/final/README.md" "${of_seed[@]}" bash "$ROOT/train/step1_example.sh"
   infer "$seed" stage1 stage1 "$TEST_DATA/test_without_confidence.jsonl"
-  part "seed $seed, stage 2" "$folder/stage2/final/config.json" \
-    "${of_seed[@]}" "DATASET=$folder/train_stage2_chat.jsonl" bash "$ROOT/train/step2_example.sh"
+  part "seed $seed, stage 2" "$folder/stage2/final/README.md" "${of_seed[@]}" bash "$ROOT/train/step2_example.sh"
   infer "$seed" stage2 stage2 "$TEST_DATA/test.jsonl"
   infer "$seed" stage2_held_out stage2 "$MINI_DATA/train_stage3.jsonl"
   for reward in $REWARDS; do
-    part "seed $seed, stage 3 with $reward" "$folder/stage3_$reward/final/config.json" \
+    part "seed $seed, stage 3 with $reward" "$folder/stage3_$reward/final/README.md" \
       "${of_seed[@]}" "REWARD=$reward" "MODEL=$folder/stage2/final" "OUTPUT_DIR=$folder/stage3_$reward" \
       bash "$ROOT/train/step3_example.sh"
     infer "$seed" "stage3_$reward" "stage3_$reward" "$TEST_DATA/test.jsonl"

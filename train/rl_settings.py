@@ -31,6 +31,9 @@ def compose(settings: Path, overrides: Sequence[str] = ()) -> DictConfig:
 
     if not settings.is_file():
         raise RecordError(f"{settings}: no such settings file; see train/settings")
+    for override in overrides:
+        if override.count("'") % 2:
+            raise RecordError(f"{override}: verl's keys cannot hold an apostrophe; rename the file or folder")
     try:
         with hydra.initialize_config_dir(str(settings.parent.resolve()), version_base=None):
             where = f"hydra.searchpath=['file://{verl_config_dir()}']"

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from check_variables import number
 from estimate_memory import GIB, PUBLISHED, Estimate, estimate, shape_of
 
 from emocaliber.environment import missing
@@ -64,7 +65,7 @@ def check_machine(settings: Mapping[str, Any], config: Mapping[str, Any], output
     RecordError.
     """
     gpus = free_gpu_memory()
-    wanted = int(os.environ.get("N_GPU") or 1)
+    wanted = int(number("N_GPU", 1))
     need = estimate(settings, shape_of(config), wanted)
     if gpus:
         check_gpus(gpus, wanted, need)
@@ -87,14 +88,14 @@ def check_space(output_dir: Path, n_checkpoints: int, disk_bytes: float, memory_
     NEEDED_DISK_GB and NEEDED_MEMORY_GB replace the bytes. Raises RecordError.
     """
     free = shutil.disk_usage(existing_parent(output_dir)).free
-    disk = float(os.environ.get("NEEDED_DISK_GB") or disk_bytes / GIB)
+    disk = number("NEEDED_DISK_GB", disk_bytes / GIB)
     if free < disk * GIB:
         raise RecordError(
             f"{output_dir}: {free / GIB:.1f} GiB free, {n_checkpoints} checkpoints and the model need about "
             f"{disk:.1f}; make room, set OUTPUT_ROOT to another disk, or set NEEDED_DISK_GB"
         )
     memory = available_memory()
-    ram = float(os.environ.get("NEEDED_MEMORY_GB") or memory_bytes / GIB)
+    ram = number("NEEDED_MEMORY_GB", memory_bytes / GIB)
     if memory < ram * GIB:
         raise RecordError(
             f"{memory / GIB:.1f} GiB of memory available, the run needs about {ram:.1f}; end other programs, "

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from check_variables import number
+from engine_flags import swift_flags
 
 from emocaliber.jsonl import RecordError
 
@@ -32,7 +33,7 @@ def read_settings(path: Path, flags: Sequence[str] = ()) -> dict[str, Any]:
 
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-        given = {flag[2:]: yaml.safe_load(value) for flag, value in pairwise(flags) if flag.startswith("--")}
+        given = {name: yaml.safe_load(value) for name, value in swift_flags(flags).items() if value}
     except (OSError, yaml.YAMLError) as error:
         raise RecordError(f"{path}: not readable as settings ({' '.join(str(error).split())})") from None
     lacking = [name for name in NEEDED if not isinstance(settings, dict) or name not in settings]
@@ -58,9 +59,9 @@ def limits_of(settings: Mapping[str, Any]) -> Limits:
     """The limits on tokens and pixels that the run will have."""
     pixels = settings.get("ENV") or {}
     lowest, highest = (
-        int(os.environ.get(name) or pixels.get(name) or default)
+        int(number(name, 0) or pixels.get(name) or default)
         for name, default in (("MIN_PIXELS", 4 * 28**2), ("MAX_PIXELS", 16384 * 28**2))
     )
     longest = int(settings["max_length"])
-    images = int(os.environ.get("MAX_IMAGE_TOKENS") or longest // 2)
+    images = int(number("MAX_IMAGE_TOKENS", longest // 2))
     return Limits(longest, images, lowest, highest, settings.get("system"))

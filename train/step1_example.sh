@@ -24,12 +24,15 @@ if [[ "$SIZE" != mini && (-z "$MODEL" || -z "$DATASET") ]]; then
   exit 2
 fi
 source "$ROOT/setup_env.sh"
+[[ -n "${EMOCALIBER_SUPERVISED:-}" ]] || exec "$EMOCALIBER_PYTHON" -m emocaliber.supervise "$0" "$@"
+"$EMOCALIBER_PYTHON" "$ROOT/train/check_variables.py"
 if [[ "$SIZE" == mini ]]; then
   "$EMOCALIBER_PYTHON" "$ROOT/data/build_mini.py" --output-dir "$MINI_DATA" --split train --n-train "$N_TRAIN"
   DATASET="${DATASET:-$MINI_DATA/train_stage1.jsonl}"
 fi
 if [[ -z "$MODEL" ]]; then
-  if [[ ! -f "$OUTPUT_ROOT/base/config.json" ]]; then
+  # Until the warm-up has begun, the seed may still be another.
+  if [[ ! -f "$OUTPUT_ROOT/base/config.json" || ! -d "$OUTPUT_ROOT/warmup" ]]; then
     "$EMOCALIBER_PYTHON" "$ROOT/train/make_tiny_base.py" --train-dir "$MINI_DATA" --output-dir "$OUTPUT_ROOT/base" --seed "$SEED"
   fi
   STAGE=warmup bash "$ROOT/train/swift_sft.sh" "$ROOT/train/settings/warmup_mini.yaml" "$OUTPUT_ROOT/base" \

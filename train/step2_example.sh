@@ -11,32 +11,37 @@ SETTINGS="${SETTINGS:-$ROOT/train/settings/stage2_$SIZE.yaml}"
 OUTPUT_ROOT="${OUTPUT_ROOT:-$ROOT/train/output/$SIZE}"
 OUTPUT_DIR="${OUTPUT_DIR:-$OUTPUT_ROOT/stage2}"
 MINI_DATA="${MINI_DATA:-$ROOT/data/VECBench-mini}"
-DATASET="${DATASET:-$([[ "$SIZE" != mini ]] || echo "$MINI_DATA/train_stage2_chat.jsonl")}" # mini: written here
-N_SAMPLED_ROWS="${N_SAMPLED_ROWS:-2400}"                                                    # mini: rows trained on, the first ones
-N_SAMPLES="${N_SAMPLES:-16}"                                                                # mini: of each of them
+DATASET="${DATASET:-}"                   # mini: without it the stage-1 model is sampled
+N_SAMPLED_ROWS="${N_SAMPLED_ROWS:-2400}" # mini: rows trained on, the first ones
+N_SAMPLES="${N_SAMPLES:-16}"             # mini: of each of them
 SEED="${SEED:-0}"
 case "$SIZE" in *_8gpu) N_GPU="${N_GPU:-8}" ;; *_2gpu) N_GPU="${N_GPU:-2}" ;; *) N_GPU="${N_GPU:-1}" ;; esac
-export N_GPU IMAGE_ROOT="${IMAGE_ROOT:-}"
+export SIZE N_GPU IMAGE_ROOT="${IMAGE_ROOT:-}" # SIZE: of the same value when supervise.py starts this again
 
-if [[ -z "${MODEL:-}" && ! -f "$OUTPUT_ROOT/stage1/final/config.json" ]]; then
+MODEL="${MODEL:-$OUTPUT_ROOT/stage1/final}"
+if [[ "$MODEL" == "$OUTPUT_ROOT/stage1/final" && ! -f "$MODEL/config.json" ]]; then
   echo "error: no stage-1 model in $OUTPUT_ROOT: run train/step1_example.sh first, or name one as MODEL" >&2
   exit 2
 fi
-if [[ -z "$DATASET" ]]; then
+if [[ "$SIZE" != mini && -z "$DATASET" ]]; then
   echo "error: SIZE=$SIZE needs DATASET (JSON lines of chats with a confidence)" >&2
   exit 2
 fi
 source "$ROOT/setup_env.sh"
-if [[ "$SIZE" == mini && -z "${MODEL:-}" ]]; then
+[[ -n "${EMOCALIBER_SUPERVISED:-}" ]] || exec "$EMOCALIBER_PYTHON" -m emocaliber.supervise "$0" "$@"
+"$EMOCALIBER_PYTHON" "$ROOT/train/check_variables.py"
+if [[ -z "$DATASET" ]]; then
   if [[ ! -f "$MINI_DATA/train_stage2.jsonl" ]]; then
     echo "error: no data in $MINI_DATA: run train/step1_example.sh first" >&2
     exit 2
   fi
-  "$EMOCALIBER_PYTHON" "$ROOT/inference/infer.py" --checkpoint "$OUTPUT_ROOT/stage1/final" \
+  "$EMOCALIBER_PYTHON" "$ROOT/inference/infer.py" --checkpoint "$MODEL" \
     --data "$MINI_DATA/train_stage2.jsonl" --output-dir "$OUTPUT_ROOT/stage1_samples" --limit "$N_SAMPLED_ROWS" \
     --n-samples "$N_SAMPLES" --temperature 1.0 --seed "$SEED" --batch-size 256 --max-new-tokens 256 --min-pixels 3136 --max-pixels 12544
+  DATASET="$OUTPUT_ROOT/train_stage2_chat.jsonl" # a file of ours: never one that was given
+  IMAGE_ROOT="${IMAGE_ROOT:-$MINI_DATA}"
   "$EMOCALIBER_PYTHON" "$ROOT/data/build_confidence_targets.py" --chains "$MINI_DATA/train_stage2.jsonl" \
     --samples "$OUTPUT_ROOT/stage1_samples/predictions.jsonl" --output "$DATASET"
 fi
-STAGE=2 bash "$ROOT/train/swift_sft.sh" "$SETTINGS" "${MODEL:-$OUTPUT_ROOT/stage1/final}" "$DATASET" "$OUTPUT_DIR" \
+STAGE=2 bash "$ROOT/train/swift_sft.sh" "$SETTINGS" "$MODEL" "$DATASET" "$OUTPUT_DIR" \
   --seed "$SEED" --data_seed "$SEED" "$@"

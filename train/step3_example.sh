@@ -17,12 +17,11 @@ N_TRAIN="${N_TRAIN:-16000}" # mini: rows of all three stages
 RECORDS="${RECORDS:-$([[ "$SIZE" != mini ]] || echo "$MINI_DATA/train_stage3.jsonl")}"
 VAL_RECORDS="${VAL_RECORDS:-}" # shown during the run; default: N_VAL rows of RECORDS, which are trained on as well
 N_VAL="${N_VAL:-64}"
-IMAGE_ROOT="${IMAGE_ROOT:-$(dirname "$RECORDS")}"
 STEPS="${STEPS:-}" # optimizer steps; default: what the settings say
 LR="${LR:-}"       # learning rate; likewise
 SEED="${SEED:-0}"
 case "$SIZE" in *_8gpu) N_GPU="${N_GPU:-8}" ;; *_2gpu) N_GPU="${N_GPU:-2}" ;; *) N_GPU="${N_GPU:-1}" ;; esac
-export REWARD N_GPU IMAGE_ROOT
+export SIZE REWARD N_GPU # SIZE: of the same value when supervise.py starts this again
 
 case "$RL_ENGINE" in
 verl) SETTINGS="${SETTINGS:-$ROOT/train/settings/stage3_$SIZE.yaml}" ;;
@@ -40,10 +39,6 @@ if [[ -z "$RECORDS" ]]; then
   echo "error: SIZE=$SIZE needs RECORDS (JSON lines with ground_truth and candidates, see data/README.md)" >&2
   exit 2
 fi
-if [[ -f "$OUTPUT_DIR/final/config.json" ]]; then
-  echo "$OUTPUT_DIR/final: already trained; remove $OUTPUT_DIR to train again"
-  exit 0
-fi
 if [[ -z "${MODEL:-}" ]]; then
   candidates=("$OUTPUT_ROOT/stage2/final")
   if [[ "$SIZE" == mini ]]; then candidates+=("$ROOT/models/EmoCaliber-mini-stage2"); fi
@@ -53,41 +48,49 @@ if [[ -z "${MODEL:-}" ]]; then
     exit 2
   fi
 fi
-echo "stage 3 of $SIZE by $RL_ENGINE with the reward $REWARD, from $MODEL"
-
 source "$ROOT/setup_env.sh"
-if [[ "$SIZE" == mini && ! -f "$RECORDS" ]]; then
+[[ -n "${EMOCALIBER_SUPERVISED:-}" ]] || exec "$EMOCALIBER_PYTHON" -m emocaliber.supervise "$0" "$@"
+"$EMOCALIBER_PYTHON" "$ROOT/train/check_variables.py"
+echo "stage 3 of $SIZE by $RL_ENGINE with the reward $REWARD, from $MODEL"
+if [[ "$RECORDS" == "$MINI_DATA/train_stage3.jsonl" && ! -f "$RECORDS" ]]; then
   "$EMOCALIBER_PYTHON" "$ROOT/data/build_mini.py" --output-dir "$MINI_DATA" --split train --n-train "$N_TRAIN"
 fi
+export IMAGE_ROOT="${IMAGE_ROOT:-$(dirname "$RECORDS")}"
+
+# What the variables say, in the engine's words; further arguments go before them.
+if [[ "$RL_ENGINE" == swift ]]; then
+  given=(--seed "$SEED" --data_seed "$SEED" ${STEPS:+--max_steps "$STEPS"} ${LR:+--learning_rate "$LR"})
+else
+  given=("data.seed=$SEED" "actor_rollout_ref.rollout.seed=$SEED" "actor_rollout_ref.actor.data_loader_seed=$SEED"
+    ${STEPS:+"trainer.total_training_steps=$STEPS"} ${LR:+"actor_rollout_ref.actor.optim.lr=$LR"})
+fi
+given+=("$@")
+facts=(--stage 3 --base "$MODEL" --dataset "$RECORDS" --settings "$SETTINGS" --engine "$RL_ENGINE" --reward "$REWARD")
+"$EMOCALIBER_PYTHON" "$ROOT/train/begin_run.py" --output-dir "$OUTPUT_DIR" "${facts[@]}" -- "${given[@]}"
 
 # The data, once: records in, verl's Parquet and ms-swift's chats out.
 DATA="$OUTPUT_DIR/data"
 limits=()
 if [[ "$SIZE" != mini ]]; then limits=(--image-paths --min-pixels 200704 --max-pixels 451584); fi
-build() { # RECORDS NAME SPLIT [flags]
-  if [[ ! -f "$DATA/$2.parquet" || "$1" -nt "$DATA/$2.parquet" ]]; then
-    "$EMOCALIBER_PYTHON" "$ROOT/data/build_rl_parquet.py" --records "$1" --image-root "$IMAGE_ROOT" \
-      --output "$DATA/$2.parquet" --split "$3" --seed "$SEED" "${limits[@]}" "${@:4}"
-  fi
+build() { # RECORDS NAME [flags]
+  "$EMOCALIBER_PYTHON" "$ROOT/data/build_rl_parquet.py" --records "$1" --image-root "$IMAGE_ROOT" \
+    --output "$DATA/$2.parquet" --split "$2" --reuse "${limits[@]}" "${@:3}"
 }
-build "$RECORDS" train train --chats "$DATA/train_chats.jsonl"
-
-if [[ "$RL_ENGINE" == swift ]]; then
-  flags=(--seed "$SEED" --data_seed "$SEED")
-  if [[ -n "$STEPS" ]]; then flags+=(--max_steps "$STEPS"); fi
-  if [[ -n "$LR" ]]; then flags+=(--learning_rate "$LR"); fi
-  bash "$ROOT/train/swift_grpo.sh" "$SETTINGS" "$MODEL" "$DATA/train_chats.jsonl" "$OUTPUT_DIR" "${flags[@]}" "$@"
+if [[ -f "$OUTPUT_DIR/final/config.json" ]]; then
+  echo "$OUTPUT_DIR/final: already trained; remove $OUTPUT_DIR to train again"
 else
-  build "${VAL_RECORDS:-$RECORDS}" val val --limit "$N_VAL"
-  keys=("data.seed=$SEED" "actor_rollout_ref.rollout.seed=$SEED" "actor_rollout_ref.actor.data_loader_seed=$SEED")
-  if [[ -n "$STEPS" ]]; then keys+=("trainer.total_training_steps=$STEPS"); fi
-  if [[ -n "$LR" ]]; then keys+=("actor_rollout_ref.actor.optim.lr=$LR"); fi
-  bash "$ROOT/train/verl_grpo.sh" "$SETTINGS" "$MODEL" "$DATA/train.parquet" "$DATA/val.parquet" "$OUTPUT_DIR" \
-    "${keys[@]}" "$@"
+  build "$RECORDS" train --chats "$DATA/train_chats.jsonl"
+  if [[ "$RL_ENGINE" == swift ]]; then
+    bash "$ROOT/train/swift_grpo.sh" "$SETTINGS" "$MODEL" "$DATA/train_chats.jsonl" "$OUTPUT_DIR" "${given[@]}"
+  else
+    build "${VAL_RECORDS:-$RECORDS}" val --limit "$N_VAL" --seed "$SEED"
+    bash "$ROOT/train/verl_grpo.sh" "$SETTINGS" "$MODEL" "$DATA/train.parquet" "$DATA/val.parquet" "$OUTPUT_DIR" \
+      "${given[@]}"
+  fi
 fi
-if [[ ! -f "$OUTPUT_DIR/final/README.md" ]]; then
+# Also of a model that an interrupted start has left without it; of an older one nobody knows how it was made.
+if [[ -f "$OUTPUT_DIR/run.json" && ! -f "$OUTPUT_DIR/final/README.md" ]]; then
   log="$(find "$OUTPUT_DIR" -maxdepth 1 -name 'metrics-*.jsonl' | sort | tail -n 1)" # of verl
-  "$EMOCALIBER_PYTHON" "$ROOT/train/write_model_card.py" --model-dir "$OUTPUT_DIR/final" --stage 3 --base "$MODEL" \
-    --dataset "$RECORDS" --settings "$SETTINGS" --engine "$RL_ENGINE" --reward "$REWARD" --log "${log:-$OUTPUT_DIR}" \
-    -- "$@"
+  "$EMOCALIBER_PYTHON" "$ROOT/train/write_model_card.py" --model-dir "$OUTPUT_DIR/final" --log "${log:-$OUTPUT_DIR}" \
+    "${facts[@]}" -- "${given[@]}"
 fi

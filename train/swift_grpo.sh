@@ -5,6 +5,7 @@
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 source "$ROOT/setup_env.sh"
+[[ -n "${EMOCALIBER_SUPERVISED:-}" ]] || exec "$EMOCALIBER_PYTHON" -m emocaliber.supervise "$0" "$@"
 if (($# < 4)); then
   echo "error: usage: swift_grpo.sh SETTINGS MODEL CHATS OUTPUT_DIR [flags of swift rlhf]" >&2
   exit 2
@@ -21,6 +22,7 @@ for file in "$SETTINGS" "$MODEL/config.json" "$CHATS"; do
   fi
 done
 export REWARD="${REWARD:-brier}" REWARD_LOG="$OUTPUT_DIR/rewards.jsonl"
+"$EMOCALIBER_PYTHON" "$ROOT/train/check_variables.py"
 
 if [[ -f "$OUTPUT_DIR/final/config.json" ]]; then
   echo "$OUTPUT_DIR/final: already trained; remove $OUTPUT_DIR to train again"

@@ -5,6 +5,11 @@
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 source "$ROOT/setup_env.sh"
+[[ -n "${EMOCALIBER_SUPERVISED:-}" ]] || exec "$EMOCALIBER_PYTHON" -m emocaliber.supervise "$0" "$@"
+if (($# < 4)); then
+  echo "error: usage: swift_sft.sh SETTINGS MODEL DATASET OUTPUT_DIR [flags of swift sft]" >&2
+  exit 2
+fi
 SETTINGS="$(realpath -m "$1")"
 MODEL="$2"
 DATASET="$(realpath -m "$3")"
@@ -21,11 +26,18 @@ if [[ -d "$MODEL" ]]; then
   export HF_HUB_OFFLINE=1
 fi
 
+facts=(--stage "${STAGE:-other}" --base "$MODEL" --dataset "$DATASET" --settings "$SETTINGS" --engine swift)
+"$EMOCALIBER_PYTHON" "$ROOT/train/begin_run.py" --output-dir "$OUTPUT_DIR" "${facts[@]}" -- "$@"
+card() { # also of a model that an interrupted start has left without it
+  "$EMOCALIBER_PYTHON" "$ROOT/train/write_model_card.py" --model-dir "$OUTPUT_DIR/final" --log "$OUTPUT_DIR" \
+    "${facts[@]}" -- "$@"
+}
 if [[ -f "$OUTPUT_DIR/final/config.json" ]]; then
   echo "$OUTPUT_DIR/final: already trained; remove $OUTPUT_DIR to train again"
+  if [[ -f "$OUTPUT_DIR/run.json" && ! -f "$OUTPUT_DIR/final/README.md" ]]; then card "$@"; fi
   exit 0
 fi
-IMAGE_ROOT="$(realpath "${IMAGE_ROOT:-$(dirname "$DATASET")}")"
+IMAGE_ROOT="$(realpath -m "${IMAGE_ROOT:-$(dirname "$DATASET")}")"
 export IMAGE_ROOT ROOT_IMAGE_DIR="$IMAGE_ROOT"
 "$EMOCALIBER_PYTHON" "$ROOT/train/check_sft_inputs.py" --model "$MODEL" --dataset "$DATASET" \
   --settings "$SETTINGS" --output-dir "$OUTPUT_DIR" --stage "$STAGE" -- "$@"
@@ -34,5 +46,4 @@ if [[ -f "$OUTPUT_DIR/dataset.jsonl" ]]; then TRAINED_ON="$OUTPUT_DIR/dataset.js
 
 bash "$ROOT/train/swift_run.sh" sft "$SETTINGS" "$MODEL" "$TRAINED_ON" "$OUTPUT_DIR" \
   --external_plugins "$ROOT/train/swift_plugin.py" "$@"
-"$EMOCALIBER_PYTHON" "$ROOT/train/write_model_card.py" --model-dir "$OUTPUT_DIR/final" --stage "${STAGE:-other}" \
-  --base "$MODEL" --dataset "$DATASET" --settings "$SETTINGS" --log "$OUTPUT_DIR" --engine swift -- "$@"
+card "$@"

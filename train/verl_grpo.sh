@@ -10,6 +10,7 @@ N_GPU="${N_GPU:-1}"        # without a GPU: training processes
 STALL_S="${STALL_S:-1800}" # longer than one step, than loading the model, and than a validation
 RAY_CPUS="${RAY_CPUS:-}"   # logical CPUs for Ray's workers; empty: the machine's, without a GPU 16
 source "$ROOT/setup_env.sh"
+[[ -n "${EMOCALIBER_SUPERVISED:-}" ]] || exec "$EMOCALIBER_PYTHON" -m emocaliber.supervise "$0" "$@"
 
 if (($# < 5)); then
   echo "error: usage: verl_grpo.sh SETTINGS MODEL TRAIN.parquet VAL.parquet OUTPUT_DIR [key=value ...]" >&2
@@ -27,6 +28,7 @@ if [[ -f "$OUTPUT_DIR/final/config.json" ]]; then
   exit 0
 fi
 
+"$EMOCALIBER_PYTHON" "$ROOT/train/check_variables.py"
 export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" TOKENIZERS_PARALLELISM=false HYDRA_FULL_ERROR=1
 # verl's file logger begins its file anew, also when the run goes on.
 VERL_FILE_LOGGER_PATH="$OUTPUT_DIR/metrics-$(date -u +%Y%m%dT%H%M%SZ).jsonl"

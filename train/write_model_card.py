@@ -14,11 +14,11 @@ import json
 import re
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from engine_flags import swift_flags, verl_keys
 from export_checkpoint import newest_checkpoint
 
 from emocaliber.command_line import CommandParser
@@ -39,6 +39,11 @@ STAGES = {
         "It reasons, names an emotion and states a confidence that was trained by reward to be honest.",
     ),
 }
+USED = {
+    "Seed": {"swift": "seed", "verl": "data.seed"},
+    "Learning rate": {"swift": "learning_rate", "verl": "actor_rollout_ref.actor.optim.lr"},
+}
+"""What the card says of the settings beside their text: names of each engine."""
 PACKAGES = ("torch", "transformers", "ms-swift", "verl", "peft", "trl", "vllm")
 LICENCES = {
     "Qwen/Qwen2.5-VL-3B-Instruct": "other",  # Qwen's research licence
@@ -59,7 +64,7 @@ def main() -> None:
     parser.add_argument("--engine", default="swift", choices=["swift", "verl"])
     parser.add_argument("--reward", help="stage 3: the name of the reward")
     parser.add_argument("--log", type=Path, help="where the steps and the last loss are read")
-    parser.add_argument("flags", nargs="*", help="after --: further flags of the run")
+    parser.add_argument("flags", nargs="*", help="after --: flags or keys that go before the settings")
     args = parser.parse_args()
     from emocaliber.jsonl import RecordError, write_text_atomic
 
@@ -89,13 +94,13 @@ def card(args: Namespace) -> str:
         "Engine": {"swift": "ms-swift", "verl": "verl"}[args.engine],
         "Reward": f"`{args.reward}` (`emocaliber/reward.py`)" if args.reward else None,
         **progress(args.log),
-        "Seed": seed_of(args.settings, args.flags),
+        **used(args),
         "Date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         "Code": code(),
         "Versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
     }
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items() if value is not None)
-    flags = " ".join(short(flag) for flag in args.flags)
+    flags = without_paths(" ".join(short(flag) for flag in args.flags))
     return f"""---
 {f"license: {licence}" if licence else "# license: that of the base model"}
 {f"base_model: {root}" if root else "# base_model: none with a name on a hub"}
@@ -204,12 +209,20 @@ def logged_rows(log: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def seed_of(settings: Path, flags: Sequence[str]) -> str | None:
-    """The seed that a flag or the settings give."""
-    if "--seed" in flags[:-1]:
-        return flags[flags.index("--seed") + 1]
-    found = re.search(r"^\s*seed:\s*(\d+)", settings.read_text(encoding="utf-8"), re.MULTILINE)
-    return found[1] if found else None
+def used(args: Namespace) -> dict[str, Any]:
+    """Seed and learning rate, as a flag gives them, else as the settings do."""
+    import yaml
+
+    settings = yaml.safe_load(args.settings.read_text(encoding="utf-8")) or {}
+    flags = swift_flags(args.flags) if args.engine == "swift" else verl_keys(args.flags)
+    found = {}
+    for title, names in USED.items():
+        name = names[args.engine]
+        value: Any = settings
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        found[title] = flags.get(name, value)
+    return found
 
 
 def versions() -> dict[str, str]:

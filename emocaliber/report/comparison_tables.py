@@ -86,10 +86,12 @@ def evolution_values(comparison: Comparison, one: RowSet) -> list[dict[str, floa
 
 
 def best_places(values: Sequence[float | None], score: str) -> set[int]:
-    """Where the best value stands, all those that are printed alike."""
+    """Where the best value stands, all those that are printed alike; nowhere if no other is worse."""
     shown = {place: round(100 * value, 2) for place, value in enumerate(values) if value is not None}
     higher = score.removesuffix("_task_mean") in HIGHER_IS_BETTER
-    best = (max if higher else min)(shown.values(), default=None)
+    if len(set(shown.values())) < 2:
+        return set()
+    best = (max if higher else min)(shown.values())
     return {place for place, value in shown.items() if value == best}
 
 

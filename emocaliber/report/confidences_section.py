@@ -43,6 +43,8 @@ _TITLES = {
     AGREEMENT: ("agreement", "the share of the samples that name their majority, which is the answer"),
     MEAN_STATED: ("mean stated", "the mean number in these, for the same answer"),
 }
+CONFIDENCE_TITLES = {name: title for name, (title, _) in _TITLES.items()}
+"""What each confidence of `emocaliber.confidences` is called in tables."""
 
 
 def confidences_section(report: ConfidenceReport) -> str:

@@ -8,12 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from emocaliber.report.confidences_section import CONFIDENCE_TITLES
 from emocaliber.response import SECTIONS, parse
 
 _NOT_SHOWN = {"thresholds"}  # of a summary
 _NOT_FACTS = {
     *("overall", "groups", "tasks", "warnings", "unit"),
     *("paper", "protocol_difference", "samples"),  # in the logs and metrics.json
+    "confidences",  # a table of its own
 }
 _MOST_CURVE_POINTS = 400
 _DIGITS = (
@@ -32,7 +34,28 @@ def numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "tasks": [{"name": str(name), "samples": _summary(task)} for name, task in tasks.items()],
         "groups": [{"name": str(name), **_pooled(group)} for name, group in groups.items()],
         "overall": {"name": "Overall", **_pooled(metrics.get("overall"))},
+        "confidences": _compared(_mapping(metrics.get("confidences"))),
     }
+
+
+def _compared(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The scores of several confidences on the same rows: of each task, of each group, of all."""
+    overall = _mapping(content.get("overall"))
+    sets = [("task", name, one) for name, one in _mapping(content.get("tasks")).items()]
+    sets += [("group", name, one) for name, one in _mapping(content.get("groups")).items()]
+    sets += [("overall", "Overall", overall)] if overall else []
+    return [
+        {
+            "kind": kind,
+            "name": str(name),
+            "n": _plain(_mapping(one).get("n")),
+            "confidences": [
+                {"title": CONFIDENCE_TITLES.get(key, str(key)), "samples": _summary(scores)}
+                for key, scores in _mapping(_mapping(one).get("confidences")).items()
+            ],
+        }
+        for kind, name, one in sets
+    ]
 
 
 def _fact(value: Any) -> str:

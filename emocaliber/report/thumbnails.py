@@ -9,10 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from PIL import Image
+from typing import Any
 
 LONGEST_SIDE_PIXELS = 96
 _JPEG_QUALITY = 60
@@ -57,26 +54,18 @@ def _file_below(root: Path, image: Any) -> Path | None:
 def _thumbnail(longest_side: int, file: Path) -> str | None:
     from PIL import Image, ImageOps
 
+    from emocaliber.images import to_rgb
+
     size = (longest_side, longest_side)
     try:
         with Image.open(file) as image:
             if image.width * image.height > _MOST_PIXELS:
                 return None
             image.draft("RGB", size)  # a large JPEG is decoded at a fraction of its size
-            small = _rgb(ImageOps.exif_transpose(image))
+            small = to_rgb(ImageOps.exif_transpose(image))
             small.thumbnail(size)
             buffer = io.BytesIO()
             small.save(buffer, format="JPEG", quality=_JPEG_QUALITY, optimize=True)
     except Exception:  # a decoder that is fed damaged bytes may raise anything
         return None
     return base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """Three channels; what is transparent lies on white."""
-    from PIL import Image
-
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    paper = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")

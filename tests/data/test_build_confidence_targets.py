@@ -33,13 +33,13 @@ def record(number: int) -> dict:
 
 
 def run(
-    folder: Path, sampled: list[dict], chains: list[dict] | None = None
+    folder: Path, sampled: list[dict], chains: list[dict] | None = None, output: str = "out.jsonl"
 ) -> subprocess.CompletedProcess[str]:
     rows = chains or [record(n) for n in range(3)]
     (folder / "chains.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in sampled))
     command = [sys.executable, str(SCRIPT), "--chains", str(folder / "chains.jsonl")]
-    command += ["--samples", str(folder / "samples.jsonl"), "--output", str(folder / "out.jsonl")]
+    command += ["--samples", str(folder / "samples.jsonl"), "--output", str(folder / output)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -60,7 +60,8 @@ def test_the_chain_concludes_with_what_most_samples_name(tmp_path: Path) -> None
     result = run(
         tmp_path, sampled, [record(n) for n in range(4)]
     )  # the last was not sampled, and is not a failure
-    assert "2 rows, 1 without a sampled label left out" in result.stdout
+    said = "2 rows of 4 chains; left out: 1 without samples, 1 without a sampled label\n"
+    assert result.stdout == f"{tmp_path / 'out.jsonl'}: {said}"
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["id"] for row in rows] == ["r0", "r1"]
     first, second = (parse(row["messages"][-1]["content"], ["awe", "fear"]) for row in rows)
@@ -89,3 +90,17 @@ def test_a_file_without_samples_is_refused(tmp_path: Path) -> None:
     assert result.stderr.startswith("error: ") and "--n-samples" in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_samples_are_a_list_of_texts(tmp_path: Path) -> None:
+    for bad in (5, "<answer>awe</answer>", ["x", None], {}):
+        result = run(tmp_path, [record(0) | {"samples": bad}])
+        assert result.returncode == 2 and "row 'r0': samples is not a list of texts" in result.stderr
+        assert result.stderr.count("\n") == 1 and not (tmp_path / "out.jsonl").exists()
+
+
+def test_an_output_that_is_a_folder_is_one_line(tmp_path: Path) -> None:
+    result = run(tmp_path, [record(0) | {"samples": [render(REASONING, "awe")]}], output=".")
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert str(tmp_path) in result.stderr and "give another --output" in result.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"chains.jsonl", "samples.jsonl"}

@@ -139,6 +139,12 @@ def test_a_complete_build_is_left_alone_and_a_broken_one_redone(built: Path) -> 
         broken.unlink()
         assert "test split built" in build(built, "--n-test", "12").stdout
         assert broken.is_file()
+    for damaged in (built / "test.jsonl", built / "test_scenes.jsonl"):
+        whole = damaged.read_bytes()
+        damaged.write_bytes(whole[:-1000])
+        redone = build(built, "--n-test", "12")
+        assert f"{damaged}: not as it was built; the split is built anew" in redone.stderr
+        assert "test split built" in redone.stdout and damaged.read_bytes() == whole
     (built / "manifest_test.json").write_text("[]")
     assert "test split built" in build(built, "--n-test", "12").stdout
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -187,6 +188,57 @@ def test_a_sample_hangs_on_its_seed_only(tmp_path: Path) -> None:
     first = ids("0")
     assert first == ids("0") and len(set(first)) == 10
     assert first != ids("1")
+
+
+def test_a_bad_row_ends_a_sampled_build_whatever_the_seed_or_not_at_all(tmp_path: Path) -> None:
+    """One of 101 rows is under 1 %: every sample of 64 is whole, also one that would have drawn it."""
+    rows = [record(number) for number in range(100)]
+    records = write_records(tmp_path, [*rows[:50], record(100, ground_truth="sadness"), *rows[50:]])
+    output = tmp_path / "out.parquet"
+    for seed in range(4):
+        result = build(records, output, "--limit", "64", "--seed", str(seed))
+        assert result.returncode == 0, result.stderr
+        assert "64 rows (EmoSet-8 64), 1 left out, a sample of 100" in result.stdout
+        assert len(list(read_jsonl(tmp_path / "out.rejected.jsonl"))) == 1
+        drawn = [row["extra_info"]["index"] for row in pq.read_table(output).to_pylist()]
+        assert len(drawn) == 64 and drawn == sorted(drawn) and 50 not in drawn
+    write_records(tmp_path, [*rows[:98], record(98, ground_truth="joy"), record(99, ground_truth="joy")])
+    refusals = [build(records, output, "--limit", "10", "--seed", str(seed)) for seed in range(4)]
+    assert all("2 of 100 rows cannot be used" in refused.stderr for refused in refusals)
+
+
+def test_every_usable_row_is_as_likely_in_a_sample() -> None:
+    draws = [script.sample(((number, {}) for number in range(6)), 2, seed) for seed in range(3000)]
+    counts = [sum(any(number == row for row, _ in draw) for draw in draws) for number in range(6)]
+    # 1000 expected, with a standard deviation of 26.
+    assert all(870 < count < 1130 for count in counts) and sum(counts) == 6000
+
+
+def test_files_are_reused_only_whole_and_of_the_same_records(tmp_path: Path) -> None:
+    records = write_records(tmp_path, [record(0), record(1)])
+    output, chats = tmp_path / "out.parquet", tmp_path / "chats.jsonl"
+
+    def built(*flags: str) -> bool:
+        result = build(records, output, "--reuse", "--chats", str(chats), *flags)
+        assert result.returncode == 0, result.stderr
+        assert chats.is_file() and [row["id"] for _, row in read_jsonl(chats)] == [
+            row["extra_info"]["id"] for row in pq.read_table(output).to_pylist()
+        ]
+        return "is there, of the same records" not in result.stdout
+
+    assert [built(), built()] == [True, False]
+    chats.unlink()  # as after a stop between the two
+    assert [built(), built()] == [True, False]
+    chats.write_text("")
+    assert built()
+    assert [built("--max-pixels", "3136"), built("--max-pixels", "3136"), built()] == [True, False, True]
+    stamp = output.stat()
+    write_records(tmp_path, [record(0), record(1, id="another")])
+    os.utime(records, ns=(0, 0))
+    assert built() and "another" in chats.read_text() and output.stat() != stamp
+    records.write_text("")
+    assert build(records, output, "--reuse").returncode == 2
+    assert not (tmp_path / "out.built.json").exists(), "what a refusal leaves is not taken for these records"
 
 
 @pytest.mark.parametrize(

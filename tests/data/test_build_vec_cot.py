@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from emocaliber import jsonl
 from emocaliber.prompts import conversation, user_prompt
 from emocaliber.records import read_records
 from emocaliber.response import SECTIONS, parse, render
@@ -27,6 +29,7 @@ sys.path.append(str(Path(__file__).parents[2] / "data"))  # last, so that no pac
 sys.path.append(str(Path(__file__).parents[1]))
 
 import build_vec_cot
+import vec_cot_prompt
 from chat_server import ChatServer, chat_server
 from vec_cot_arguments import KEY_VARIABLE
 
@@ -199,6 +202,169 @@ def test_an_image_is_decoded_once_and_asked_about_anew_when_it_changes(
     assert len(teacher.asked) == 2, "its two rows"
 
 
+@pytest.mark.parametrize("place", ["another root", "the same root"])
+def test_another_file_of_the_same_name_size_and_time_is_another_image(
+    folder: Path, teacher: ChatServer, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    flags = ["--stage-shares", "1", "0", "0"]
+    for root in (folder, folder / "other"):
+        root.mkdir(exist_ok=True)
+        for number in range(N_IMAGES):
+            colour = (number, 0, 0) if root == folder else (0, number, 9)
+            Image.new("RGB", (32, 32), colour).save(root / f"{number}.bmp")
+            os.utime(root / f"{number}.bmp", (1e9, 1e9))
+    write(folder / "records.jsonl", [record(n, "FI-8", image=f"{n}.bmp") for n in range(N_IMAGES)])
+    assert build(capsys, folder, teacher.url, *flags)[0] == 0
+    known = folder / "out" / "known_images.jsonl"
+    before = {row["pixels_sha256"] for row in lines(known)}
+    if place == "the same root":
+        for number in range(N_IMAGES):
+            (folder / f"{number}.bmp").write_bytes((folder / "other" / f"{number}.bmp").read_bytes())
+            os.utime(folder / f"{number}.bmp", (1e9, 1e9))
+    else:
+        flags += ["--image-root", str(folder / "other")]
+    teacher.asked.clear()
+    teacher.reply = lambda text, asked_before: explain(text, asked_before + 1000)
+    assert build(capsys, folder, teacher.url, *flags)[0] == 0
+    assert len(teacher.asked) == N_IMAGES
+    now = lines(known)
+    assert len(now) == 2 * N_IMAGES and not before & {row["pixels_sha256"] for row in now[N_IMAGES:]}
+    assert build(capsys, folder, teacher.url, *flags)[0] == 0 and len(lines(known)) == len(now)
+
+
+def test_images_known_without_their_root_are_looked_at_again(
+    folder: Path, teacher: ChatServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = (folder / "3.png").stat()
+    old = {"image": "3.png", "bytes": found.st_size, "changed_ns": found.st_mtime_ns, "pixels_sha256": "0"}
+    (folder / "out").mkdir()
+    write(folder / "out" / "known_images.jsonl", [old])
+    assert build(capsys, folder, teacher.url)[0] == 0
+    assert len(lines(folder / "out" / "known_images.jsonl")) == 1 + N_IMAGES
+
+
+def test_a_build_that_fails_takes_the_manifest_away_before_it_writes(
+    folder: Path,
+    teacher: ChatServer,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    manifest, listed = folder / "out" / "manifest.json", folder / "out" / "rejected.jsonl"
+    there: list[bool] = []
+    written = jsonl.write_jsonl_atomic
+
+    def watched(path: Path, rows: Any) -> None:
+        there.extend([manifest.exists()] if path == listed else [])
+        written(path, rows)
+
+    monkeypatch.setattr(jsonl, "write_jsonl_atomic", watched)
+    # No chain is that short, no image is there, and nothing is wrong.
+    for flags, status in ((["--max-characters", "22"], 2), (["--image-root", "/no/where"], 2), ([], 0)):
+        assert build(capsys, folder, teacher.url)[0] == 0 and manifest.exists()
+        there.clear()
+        assert build(capsys, folder, teacher.url, *flags)[0] == status
+        assert there == [False] and manifest.exists() == (status == 0), flags
+    # A server that refuses changes nothing that the manifest speaks of.
+    teacher.reply = lambda text, before: 401
+    there.clear()
+    assert build(capsys, folder, teacher.url, "--temperature", "0")[0] == 2
+    assert there == [] and manifest.exists()
+
+
+def test_rows_that_are_no_unicode_are_left_out_before_the_teacher_is_asked(
+    folder: Path, teacher: ChatServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = "a\udcff.png"
+    (folder / bad).write_bytes((folder / "3.png").read_bytes())
+    rows = [record(number, "FI-8") for number in range(N_IMAGES)]
+    rows += [record(50, "FI-8", image=bad), record(51, "T\ud800"), record(52, "FI-8", id="\ud800")]
+    write(folder / "records.jsonl", rows)
+    status, _, error = build(capsys, folder, teacher.url, "--image-paths")
+    assert status == 0, error
+    rejected = lines(folder / "out" / "rejected.jsonl")
+    assert [(row["reason"], row["where"].rpartition(":")[2]) for row in rejected] == [
+        ("not_unicode", str(N_IMAGES + place)) for place in (1, 2, 3)
+    ]
+    assert json.loads((folder / "out" / "stats.json").read_text())["rejected"] == {
+        "not_unicode": {"FI-8": 2, "T\ud800": 1}
+    }
+    assert "T\\ud800" in (folder / "out" / "README.md").read_text()
+
+
+def test_an_answer_that_is_no_unicode_is_kept_as_an_escape(
+    folder: Path, teacher: ChatServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher.reply = lambda text, before: explain(text, before).replace("What context", "What \ud800 context")
+    status, _, error = build(capsys, folder, teacher.url)
+    assert status == 0, error
+    assert "\ud800" in lines(folder / "out" / "stage1.jsonl")[0]["messages"][-1]["content"]
+
+
+def test_a_sample_that_is_the_chain_of_several_images_is_a_repeat(
+    folder: Path, teacher: ChatServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert build(capsys, folder, teacher.url, method="agreement")[0] == 0
+    fear = render({name: f"A dark {name} in view." for name in SECTIONS}, "fear")
+    waiting = [row for row in read_records(folder / "out" / "stage2_records.jsonl") if row["task"] == "FI-8"]
+    sampled = [row | {"samples": [fear] * 4} for row in waiting]
+    write(folder / "samples.jsonl", sampled)
+    flags = ["--samples", str(folder / "samples.jsonl")]
+    assert build(capsys, folder, teacher.url, *flags, method="agreement")[0] == 0
+    assert len(lines(folder / "out" / "stage2.jsonl")) == 1
+    counts = json.loads((folder / "out" / "stats.json").read_text())["rejected"]
+    assert counts == {"not_sampled": {"FI-2": 12}, "repeated_reasoning": {"FI-8": len(waiting) - 1}}
+    write(folder / "samples.jsonl", [row | {"samples": fear} for row in waiting])
+    status, _, error = build(capsys, folder, teacher.url, *flags, method="agreement")
+    assert status == 2 and "samples is not a list of texts" in error
+
+
+def test_the_rows_read_are_all_of_them_whatever_limit_draws(
+    folder: Path, teacher: ChatServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = lines(folder / "records.jsonl")
+    write(folder / "records.jsonl", [*rows, record(1, "FI-8", id="no", ground_truth=None)])
+    assert build(capsys, folder, teacher.url, "--limit", "30")[0] == 0
+    stats = json.loads((folder / "out" / "stats.json").read_text())
+    assert (stats["rows_read"], stats["rows_drawn"]) == (81, 30)
+    assert sum(sum(counts.values()) for counts in stats["kept"].values()) == 30
+    card = (folder / "out" / "README.md").read_text()
+    assert "81 rows were read, of which --limit drew 30. Left out" in card
+
+
+def test_too_little_memory_ends_the_build_and_is_not_the_image(
+    folder: Path, teacher: ChatServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", no_memory)
+    status, _, error = build(capsys, folder, teacher.url)
+    assert status == 2 and re.match(r"error: \S+\.png: not enough memory .* fewer --threads", error)
+    out = folder / "out"
+    assert not (out / "rejected.jsonl").exists() and lines(out / "known_images.jsonl") == []
+    monkeypatch.undo()
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    # And while the teacher is asked, of which nothing is kept either.
+    monkeypatch.setattr(vec_cot_prompt, "data_url", no_memory)
+    status, _, error = build(capsys, folder, teacher.url)
+    assert status == 2 and error.startswith("error: not enough memory; give fewer --threads"), error
+    assert lines(out / "raw_answers.jsonl") == []
+
+
+@pytest.mark.parametrize("key", ["sk-SECRETSECRET1\nsk-SECRETSECRET2", "sk-SECRETSECRET1 x", "sk-SECRETé"])
+def test_a_key_that_no_request_can_hold_is_told_and_not_repeated(
+    folder: Path,
+    teacher: ChatServer,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    key: str,
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, key)
+    status, said, error = build(capsys, folder, teacher.url)
+    assert status == 2 and f"the environment variable {KEY_VARIABLE} holds no key" in error
+    assert "SECRET" not in said + error and teacher.asked == [] and not (folder / "out").exists()
+
+
 def test_every_row_that_is_left_out_has_its_reason(
     folder: Path, teacher: ChatServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -335,7 +501,11 @@ def test_an_interrupted_build_asks_only_for_what_is_missing(
         (["--teacher-prompt", "student"], "--teacher-prompt student: it cannot tell the label"),
         (["--teacher-prompt", "none.txt"], "--teacher-prompt none.txt: cannot be read"),
         (["--teacher-url", "http://me:secret@host/v1"], "--teacher-url: give http"),
+        (["--teacher-url", "http://:secret@host/v1"], "--teacher-url: give http"),
+        (["--teacher-url", "http://127.0.0.1:abc/v1"], "--teacher-url: give http"),
         (["--teacher-url", "host:8000"], "--teacher-url: give http"),
+        (["--output-dir", "a\udcff"], "--output-dir 'a\\udcff': not UTF-8"),
+        (["--image-paths", "--image-root", "a\udcff"], "--image-root '"),
         (["--samples", "x.jsonl"], "only --confidence-method agreement reads them"),
         (["--stage-shares", "0.6", "0.3", "0.3"], "give three shares that sum to 1"),
         (["--constant", "80"], "give a confidence between 0 and 1"),

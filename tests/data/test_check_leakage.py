@@ -82,7 +82,7 @@ class Result(NamedTuple):
 def check(folder: Path, *arguments: str) -> Result:
     """The command, in this process; progress bars are not part of its stderr."""
     words = [SCRIPT.name, *arguments, "--output-dir", str(folder / "out"), "--workers", "1"]
-    out, err = io.StringIO(), io.StringIO()
+    out, err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.StringIO()
     with (
         patch.object(sys, "argv", words),
         patch.dict("os.environ", {"TQDM_DISABLE": "1"}),
@@ -91,7 +91,8 @@ def check(folder: Path, *arguments: str) -> Result:
         pytest.raises(SystemExit) as end,
     ):
         check_leakage.main()
-    return Result(int(str(end.value.code)), out.getvalue(), err.getvalue())
+    out.flush()
+    return Result(int(str(end.value.code)), out.buffer.getvalue().decode(), err.getvalue())
 
 
 def both(folder: Path) -> tuple[str, str]:
@@ -182,7 +183,9 @@ def test_what_cannot_be_read_is_listed_and_still_found_by_its_path(data: Path) -
     rows = [*lines(data / "train.jsonl"), {"id": "none", "task": "FI-8", "messages": []}]
     write(data / "train.jsonl", rows)
     run = check(data, *both(data))
-    assert run.returncode == 1 and "yes: 4 of 6" in run.stdout
+    assert run.returncode == 1 and "yes: 4 of 6 compared, 0 not" in run.stdout
+    told = "0 of 6 test images, 2 of 8 training images, 1 rows that name no image"
+    assert f"Not compared: {told}; mend them" in run.stdout
     listed = {entry["reason"]: entry for entry in lines(data / "out/unreadable.jsonl")}
     assert set(listed) == {"no_image", "image_empty", "image_missing"}
     assert listed["image_empty"]["n_rows"] == 2
@@ -192,12 +195,84 @@ def test_what_cannot_be_read_is_listed_and_still_found_by_its_path(data: Path) -
 
 def test_roles_by_name_by_option_and_their_contradictions(data: Path) -> None:
     names = [f"a={data / 'test.jsonl'}", f"b={data / 'train.jsonl'}"]
-    run = check(data, *names)
-    assert run.returncode == 0 and "nothing can leak" in run.stdout
     assert check(data, *names, "--test", "a").returncode == 1
-    for wrong in (["--test", "c"], ["--test", "a", "--training", "a"]):
+    for wrong in ([], ["--training", "b"], ["--test", "c"], ["--test", "a", "--training", "a"]):
         run = check(data, *names, *wrong)
         assert run.returncode == 2 and run.stderr.startswith("error: ") and run.stderr.count("\n") == 1
+
+
+def test_one_side_alone_says_nothing(data: Path) -> None:
+    """Whatever the files hold: here both are the same."""
+    same = data / "eval.jsonl"
+    same.write_bytes((data / "train.jsonl").read_bytes())
+    run = check(data, str(same), str(data / "train.jsonl"))
+    assert run.returncode == 2 and not (data / "out").exists()
+    assert run.stderr.startswith(
+        "error: eval, train: no test split, so nothing would be compared; say which by"
+    )
+    assert run.stderr.count("\n") == 1 and "--test NAME" in run.stderr
+    run = check(data, str(data / "test.jsonl"))
+    assert run.returncode == 2 and run.stderr.startswith("error: test: no training split")
+    run = check(data, str(data / "test.jsonl"), "--allow-uncompared")
+    assert run.returncode == 0 and "nothing can leak" in run.stdout
+    assert set(json.loads((data / "out/clusters.json").read_text())["images"]) == {"test4.png", "test5.png"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"image": "gone.png"}], "1 of 3 test images, 0 of 4 training images, 0 rows"),
+        ([{"split": "train", "image": "gone.png"}], "0 of 2 test images, 1 of 5 training images, 0 rows"),
+        ([{"conversations": []}], "0 of 2 test images, 0 of 4 training images, 1 rows"),
+        ([{"split": "train", "conversations": []}], "0 of 2 test images, 0 of 4 training images, 1 rows"),
+    ],
+)
+def test_a_test_of_which_some_was_not_compared_is_not_called_clean(
+    data: Path, rows: list[dict[str, Any]], said: str
+) -> None:
+    splits = {
+        "test": [record(n, f"test{n}.png") for n in (4, 5)],
+        "train": [record(n, f"train{n}.png") for n in range(10, 14)],
+    }
+    for row in rows:
+        splits[row.get("split", "test")].append(record(99, "gone.png") | {"image": None} | row)
+    for name, of_split in splits.items():
+        write(data / f"{name}.jsonl", of_split)
+    run = check(data, *both(data))
+    assert run.returncode == 1, run.stderr
+    assert "training? none found: 0 of 2 compared, " in run.stdout and f"Not compared: {said}" in run.stdout
+    assert check(data, *both(data), "--allow-leaks").returncode == 1
+    assert check(data, *both(data), "--allow-uncompared").returncode == 0
+
+
+def test_a_split_whose_rows_name_no_image_is_an_error(data: Path) -> None:
+    write(data / "train.jsonl", [{"id": 1, "messages": []}])
+    run = check(data, *both(data))
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+    assert "error: train: none of its rows names an image" in run.stderr
+
+
+def test_names_that_are_no_unicode_are_compared_and_listed(data: Path) -> None:
+    name = "a\udcff.png"
+    (data / name).write_bytes((data / "test4.png").read_bytes())
+    (data / "b\udcff.png").write_bytes(b"")
+    task = "T\ud800"
+    rows = [record(4, name, task), record(5, "test5.png", task), record(6, "b\udcff.png", task)]
+    write(data / "test.jsonl", rows)
+    run = check(data, *both(data), "--allow-uncompared")
+    assert run.returncode == 0 and "T\\ud800" in run.stdout, run.stderr
+    assert set(json.loads((data / "out/clusters.json").read_text())["images"]) == {name, "test5.png"}
+    found = json.loads((data / "out/leakage.json").read_text())
+    assert task in found["test_images_in_training"]["by_task"]
+
+
+def test_too_little_memory_ends_the_run_and_is_not_kept_as_damage(data: Path) -> None:
+    with patch.object(Image, "open", side_effect=MemoryError):
+        run = check(data, *both(data))
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+    assert ".png: not enough memory to read and decode it; give fewer --workers" in run.stderr
+    assert lines(data / "out/fingerprints.jsonl") == []
+    assert "yes: 4 of 6" in check(data, *both(data)).stdout
 
 
 def test_a_broken_line_ends_the_command_in_one_line_and_leaves_nothing(data: Path) -> None:
@@ -225,6 +300,7 @@ def test_a_killed_run_with_several_processes_loses_nothing(tmp_path: Path) -> No
         picture(number).resize((900, 900)).save(tmp_path / f"{number}.jpg")
     write(tmp_path / "train.jsonl", [record(n, f"{n}.jpg") for n in range(400)])
     command = [sys.executable, str(SCRIPT), str(tmp_path / "train.jsonl"), "--workers", "2"]
+    command += ["--allow-uncompared"]
     command += ["--output-dir", str(tmp_path / "out")]
     kept = tmp_path / "out/fingerprints.jsonl"
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

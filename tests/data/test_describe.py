@@ -167,3 +167,21 @@ def test_a_mistake_is_one_line_and_leaves_nothing(data: Path, arguments: list[st
     assert result.returncode == 2 and message in result.stderr
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
     assert not (data / "out").exists()
+
+
+def test_names_that_are_no_unicode_are_described(tmp_path: Path) -> None:
+    """A file name that is not UTF-8, a task and a label with half a surrogate pair."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "a\udcff.png")
+    row = record(0, "T\ud800", "L\ud800") | {"image": "a\udcff.png"}
+    (tmp_path / "test.jsonl").write_text(json.dumps(row) + "\n")
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    words = ["describe.py", str(tmp_path / "test.jsonl"), "--output-dir", str(tmp_path / "out")]
+    with (
+        patch.object(sys, "argv", [*words, "--workers", "1"]),
+        patch.object(sys, "stdout", shown),
+        pytest.raises(SystemExit) as end,
+    ):
+        describe.main()
+    assert end.value.code == 0
+    assert json.loads((tmp_path / "out/summary.json").read_text())["rows"] == {"test": {"T\ud800": 1}}
+    assert "T\\ud800" in (tmp_path / "out/summary.txt").read_text()

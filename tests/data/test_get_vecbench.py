@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -246,13 +246,81 @@ def test_images_that_cannot_be_used_are_told_and_changed_ones_are(tmp_path: Path
     images = json.loads((tmp_path / "out" / "report.json").read_text())["images"]
     assert (images["checked"], images["usable"], images["CMYK"]) == (6, 2, 1)
     kept = (tmp_path / "out" / "image_checks.jsonl").read_text()
-    assert len(kept.splitlines()) == 2
+    assert len(kept.splitlines()) == 1 + 2  # the root, and the images that can be used
     assert get(tmp_path, "--source", "source").returncode == 1
     assert (tmp_path / "out" / "image_checks.jsonl").read_text() == kept
     Image.new("RGB", (9, 9)).save(files[5])
     assert get(tmp_path, "--source", "source").returncode == 1
     assert report_of(tmp_path)["sum_changed"]["count"] == 1
     assert report_of(tmp_path)["sum_changed"]["first"].startswith("source/test.jsonl:6: images/FI-8/5.png")
+
+
+def test_images_of_another_root_are_not_taken_for_those_checked_before(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "source" / "test.jsonl", [row("FI-2", 0)])
+    image = image_of(row("FI-2", 0))
+    size, times = (path.parent / image).stat().st_size, (1e9, 1e9)
+    (tmp_path / "other" / image).parent.mkdir(parents=True)
+    (tmp_path / "other" / image).write_bytes(b"?" * size)
+    for root in ("source", "other"):
+        os.utime(tmp_path / root / image, times)
+    assert get(tmp_path, "--source", "source").returncode == 1
+    assert set(report_of(tmp_path)) == {"task_count"}
+    assert get(tmp_path, "--source", "source", "--image-root", "other").returncode == 1
+    assert report_of(tmp_path)["not_an_image"]["count"] == 1
+
+
+@pytest.fixture
+def get_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """The command in this process and its exit status."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    import get_vecbench
+
+    def run(*flags: str) -> int:
+        monkeypatch.setattr(sys, "argv", [SCRIPT.name, "--output-dir", str(tmp_path / "out"), *flags])
+        with pytest.raises(SystemExit) as end:
+            get_vecbench.main()
+        return int(end.value.code or 0)
+
+    return run
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(
+    tmp_path: Path,
+    get_here: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_jsonl(tmp_path / "source" / "test.jsonl", [row("FI-2", 0)])
+    (tmp_path / "source" / "closed").mkdir()
+    scandir = os.scandir
+
+    def refuse(path: str) -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert get_here("--source", str(tmp_path / "source")) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {tmp_path / 'source' / 'closed'}: cannot be read (Permission denied); ")
+
+
+def test_a_build_that_stops_half_way_leaves_no_manifest_over_other_files(
+    tmp_path: Path, get_here: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = str(write_jsonl(tmp_path / "test.jsonl", [row("FI-2", 0)]))
+    assert get_here("--source", source) == 1 and (tmp_path / "out" / "manifest.json").exists()
+    import vecbench_conversion
+
+    there = []
+
+    def full(*_: object) -> None:
+        there.append((tmp_path / "out" / "manifest.json").exists())
+        raise OSError(28, "No space left on device", "test.jsonl")
+
+    monkeypatch.setattr(vecbench_conversion, "write_jsonl_atomic", full)
+    assert get_here("--source", source) == 2
+    assert there == [False]
 
 
 @pytest.mark.parametrize(

@@ -383,3 +383,30 @@ def test_no_row_is_so_wrong_that_a_check_fails(kind: str, data: st.DataObject) -
     for reason, message in file_kinds.CHECKS[kind](row):
         assert reason and message and "\n" not in message
     file_kinds.kind_of(row)
+
+
+def test_names_that_are_no_unicode_are_told(tmp_path: Path) -> None:
+    rows = [record(0, image="a\ud800.jpg"), record(1, task="T\ud800")]
+    path = write(tmp_path / "records.jsonl", rows)
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    with (
+        patch.object(sys, "argv", ["validate.py", str(path), "--check-images"]),
+        patch.object(sys, "stdout", shown),
+        pytest.raises(SystemExit) as end,
+    ):
+        script.main()
+    shown.flush()
+    out = shown.buffer.getvalue().decode()
+    assert end.value.code == 1 and "2 image_missing" in out
+    assert "a\\ud800.jpg" in out and "T\\ud800 1" in out
+
+
+def test_too_little_memory_is_no_fault_of_an_image(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "0.png")
+    path = write(tmp_path / "records.jsonl", [record(0)])
+    with patch.object(Image, "open", side_effect=MemoryError):
+        result = validate(path, "--check-images")
+    assert result.status == 2 and "image_truncated" not in result.out
+    assert (
+        result.err == f"error: {tmp_path / '0.png'}: not enough memory to read and decode it; free memory\n"
+    )

@@ -37,6 +37,14 @@ def test_images_are_sent_as_a_viewer_sees_them(tmp_path: Path) -> None:
         assert shown.size == (30, 20)
 
 
+def test_a_transparent_colour_of_the_header_is_drawn_on_white(tmp_path: Path) -> None:
+    for mode, colour in (("RGB", (200, 0, 0)), ("L", 9)):
+        Image.new(mode, (8, 8), colour).save(tmp_path / "clear.png", transparency=colour)
+        kind, content = sent(tmp_path / "clear.png")
+        with Image.open(io.BytesIO(content)) as shown:
+            assert (kind, shown.getpixel((4, 4))) == ("data:image/jpeg", (255, 255, 255))
+
+
 def test_only_one_who_is_told_reads_the_label() -> None:
     told = question_text(read_template("own", blind=False), ROW, with_confidence=True)
     blind = question_text(

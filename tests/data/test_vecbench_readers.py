@@ -117,6 +117,23 @@ def test_webemo_by_its_folders(tmp_path: Path) -> None:
     assert read("WEBEmo", tmp_path)[0] == images
 
 
+def test_an_address_that_is_none_costs_its_own_line(tmp_path: Path) -> None:
+    trees.make_webemo(tmp_path, {"train": 1})
+    with open(tmp_path / "train25.txt", "a") as lines:
+        lines.write("https://[bad/x.jpg 3\n")
+    images, skipped = read("WEBEmo", tmp_path)
+    assert len(images) == 25
+    assert [(row.where, row.reason) for row in skipped] == [("train25.txt:26", "malformed_row")]
+
+
+def test_a_name_longer_than_a_file_may_have_is_an_image_that_is_missing(tmp_path: Path) -> None:
+    trees.make_abstract(tmp_path, [("a.jpg", [9, 0, 0, 0, 0, 0, 0, 0])])
+    with open(tmp_path / "ABSTRACT_groundTruth.csv", "a") as table:
+        table.write(f"'{'x' * 300}.jpg',9,0,0,0,0,0,0,0\n")
+    images, _ = read("Abstract", tmp_path)
+    assert len(images) == 2
+
+
 def test_oddities_of_webemo(tmp_path: Path) -> None:
     trees.add_webemo_oddities(trees.make_webemo(tmp_path, {"train": 1, "test": 1}))
     images, skipped = read("WEBEmo", tmp_path)

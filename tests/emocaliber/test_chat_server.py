@@ -1,5 +1,6 @@
 """The client of chat servers: what replies say, how long it waits, how much is under way at a time."""
 
+import gc
 import json
 import sys
 import time
@@ -16,7 +17,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 from chat_server import Reply, Status, chat_server
 
 from emocaliber.chat_completions import Completion, Failure, read_completion, retry_after_s
-from emocaliber.chat_server import ChatClient, ChatServer, ServerUnusable, is_server_url
+from emocaliber.chat_server import ChatClient, ChatServer, ServerUnusable, is_server_url, read_key
 
 
 def question(name: str) -> Mapping[str, Any]:
@@ -172,8 +173,41 @@ def test_only_keys_are_hidden_and_placeholders_are_not() -> None:
         ("http://h:port/v1", False),
         ("https://h/v1?key=k", False),
         ("http://[::1/v1", False),
+        ("http://a host/v1", False),
+        ("http://h\n/v1", False),
+        ("http://h/\udcff", False),
         ("", False),
     ],
 )
 def test_addresses(url: str, good: bool) -> None:
     assert is_server_url(url) is good
+
+
+@pytest.mark.parametrize(
+    ("written", "key"),
+    [("", ""), (" sk-1/+=\r\n", "sk-1/+="), ("sk-A\nsk-B", None), ("sk-A sk-B", None), ("schlüssel", None)],
+)
+def test_a_key_is_one_word_that_a_header_can_hold(
+    monkeypatch: pytest.MonkeyPatch, written: str, key: str | None
+) -> None:
+    monkeypatch.setenv("SOME_KEY", written)
+    if key is not None:
+        assert read_key("SOME_KEY") == key
+        return
+    with pytest.raises(ValueError, match=r"^the environment variable SOME_KEY holds no key[^\n]*$") as caught:
+        read_key("SOME_KEY")
+    assert "sk-" not in str(caught.value) and "schl" not in str(caught.value)
+
+
+def test_no_variable_is_no_key() -> None:
+    assert read_key("EMOCALIBER_NO_SUCH_VARIABLE") == ""
+
+
+def test_an_interruption_is_raised_and_not_told_again(caplog: pytest.LogCaptureFixture) -> None:
+    def interrupted() -> Mapping[str, Any]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(client("http://127.0.0.1:9/v1").answers([("a", interrupted)]))
+    gc.collect()
+    assert caplog.records == []

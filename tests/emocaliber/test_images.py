@@ -4,6 +4,7 @@ import hashlib
 import os
 import pickle
 import struct
+import threading
 import zlib
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from emocaliber import images
 from emocaliber.images import IMAGE_FAULTS, ImageFault, inspect_image, open_rgb, to_rgb
 
 RED = (220, 30, 40)
@@ -197,6 +199,46 @@ def test_what_cannot_be_read_is_missing(tmp_path: Path) -> None:
     assert fault_of(tmp_path / "a.png").reason == "image_missing"
 
 
+def test_a_pipe_is_no_file_whatever_its_name(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    reasons: list[str] = []
+    # A thread, as the reader of a pipe without a writer waits for ever.
+    reading = threading.Thread(
+        target=lambda: reasons.append(fault_of(tmp_path / "pipe.jpg").reason), daemon=True
+    )
+    reading.start()
+    reading.join(timeout=10)
+    assert reasons == ["image_missing"]
+
+
+def no_memory(*_: object, **__: object) -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [(Image, "open"), (images, "_shown"), (Path, "read_bytes")],
+    ids=["header", "pixels", "file"],
+)
+def test_too_little_memory_is_not_the_fault_of_the_file(
+    place: object, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "a.png", NOISE)
+    monkeypatch.setattr(place, name, no_memory)
+    for read in (inspect_image, open_rgb):
+        with pytest.raises(MemoryError, match=r"a\.png: not enough memory"):
+            read(path)
+
+
+def test_too_little_memory_for_frames_is_not_one_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "a.gif", NOISE, save_all=True, append_images=[NOISE.rotate(90)])
+    monkeypatch.setattr(type(Image.open(path)), "n_frames", property(no_memory))
+    with pytest.raises(MemoryError):
+        inspect_image(path)
+
+
 def test_damaged_bytes_are_never_another_exception(tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     outcomes = set()
@@ -234,6 +276,11 @@ def test_transparent_pixels_are_white(tmp_path: Path) -> None:
     assert open_rgb(clear).getpixel((0, 0)) == (255, 255, 255)
     palette = save(tmp_path / "palette.png", Image.new("P", (4, 4), 0), transparency=0)
     assert open_rgb(palette).getpixel((0, 0)) == (255, 255, 255)
+    one_colour = save(tmp_path / "one.png", Image.new("RGB", (4, 4), RED), transparency=RED)
+    assert open_rgb(one_colour).getpixel((0, 0)) == (255, 255, 255)
+    facts = [inspect_image(path, decode=False).has_transparency for path in (clear, palette, one_colour)]
+    assert facts == [True, True, True]
+    assert not inspect_image(save(tmp_path / "a.png", NOISE)).has_transparency
 
 
 def test_a_fault_passes_between_processes() -> None:

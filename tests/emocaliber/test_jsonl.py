@@ -124,6 +124,13 @@ def test_text_stays_readable(tmp_path):
     assert (tmp_path / "rows.jsonl").read_text(encoding="utf-8") == '{"text": "Übermut 😀"}\n'
 
 
+def test_a_text_with_what_utf_8_cannot_hold_is_written_and_read_as_json(tmp_path):
+    content = {"Übermut \udcff \\": ["\ud800"]}
+    write_text_atomic(tmp_path / "a.json", json.dumps(content, ensure_ascii=False))
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads(text) == content and "Übermut \\udcff" in text
+
+
 def failing_rows():
     yield {"id": "new"}
     raise KeyboardInterrupt

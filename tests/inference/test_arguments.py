@@ -74,7 +74,7 @@ def parsed(*arguments: str) -> dict[str, object]:
         ([*MINE, *DATA, "--server-model", "m"], "--server-model belongs to --server-url"),
         ([*MINE, *DATA, "--max-failures", "-1"], "argument --max-failures: -1 is below 0"),
         ([*MINE, *DATA, "--workers", "0"], "argument --workers: 0 is not above 0"),
-        ([*MINE, *DATA, "--n-samples", "1.5"], "argument --n-samples: invalid positive value: '1.5'"),
+        ([*MINE, *DATA, "--n-samples", "1.5"], "argument --n-samples: '1.5' is not a whole number"),
         ([*MINE, *DATA, "--top-p", "1.01"], "argument --top-p: 1.01 is not above 0 and at most 1"),
         ([*MINE, *DATA, "--top-p", "nan"], "argument --top-p: nan is not above 0 and at most 1"),
         ([*MINE, *DATA, "--temperature", "inf"], "argument --temperature: inf is not a number from 0 on"),

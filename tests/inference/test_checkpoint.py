@@ -81,6 +81,14 @@ def test_what_looks_like_a_path_has_to_be_there(
     assert mistake(name) == f"{name}: no such checkpoint folder; check --checkpoint"
 
 
+def test_a_mistyped_folder_is_not_looked_for_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    assert mistake("models/NoSuch") == "models/NoSuch: no such checkpoint folder; check --checkpoint"
+
+
 def test_a_folder_with_one_slash_goes_before_the_hub(
     hollow_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -301,6 +301,15 @@ def test_a_row_without_candidates_and_a_repeated_id_are_told_with_their_place(co
     assert not (tmp_path / "out").exists()
 
 
+def test_a_data_file_is_not_taken_for_predictions(command, tmp_path, capsys):
+    row = {"id": "a", "task": "T", "candidates": ["awe", "fear"], "ground_truth": "awe", "image": "a.png"}
+    assert run(command, write_rows(tmp_path / "test.jsonl", [row]), into=tmp_path / "out") == 2
+    assert_one_line(
+        capsys, "test.jsonl: no row has one of error, response, samples; give the predictions.jsonl"
+    )
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_file_given_twice_is_refused(command, tmp_path, capsys):
     merged = GOLDEN / "merged.jsonl"
     assert run(command, merged, GOLDEN / "." / "merged.jsonl", into=tmp_path / "out") == 2

@@ -268,6 +268,37 @@ def test_other_arguments_are_refused_with_the_difference(
     assert statuses(arguments["--output-dir"]) == ["finished"]
 
 
+def test_images_that_change_after_their_rows_are_answered_are_refused(
+    arguments: dict[str, Any], engine_with: Callable[..., FakeEngine], capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, folder = arguments["--data"].parent / "a.png", arguments["--output-dir"]
+    engine_with(3)  # r0, then r1 that has no file, then r2
+    assert module.main(command_line(arguments)) == 1
+    with (folder / "partial.jsonl").open("a") as rows:
+        rows.write('{"id": "r3", "resp')  # torn by a crash
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    content = image.read_bytes()
+    image.write_bytes(content + b"\0")
+    capsys.readouterr()
+    assert mistake(arguments, capsys) == (
+        "2 rows were answered with other images than are there now, the first is 'r0' (a.png); put the "
+        "images back, give another --output-dir, or --overwrite"
+    )
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    image.write_bytes(content)
+    engine = engine_with(100)
+    assert module.main(command_line(arguments)) == 0
+    assert engine.asked == ["r3", "r4", "r5"]
+    image.unlink()  # what has been answered needs its image no more
+    assert module.main(command_line(arguments)) == 0
+    image.write_bytes(content + b"\0")
+    capsys.readouterr()
+    assert mistake(arguments, capsys).startswith("5 rows were answered with other images")
+    engine = engine_with(100)
+    assert module.main(command_line(arguments, "--overwrite")) == 0
+    assert len(engine.asked) == 6
+
+
 def test_what_the_machine_does_may_change_between_starts(
     arguments: dict[str, Any], engine_with: Callable[..., FakeEngine]
 ) -> None:

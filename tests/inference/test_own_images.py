@@ -120,6 +120,7 @@ def test_labels_that_cannot_be_asked_for(options: dict[str, object], part: str, 
             "list.txt:2: 'https://example.org/a.png' is not a path",
         ),
         ("list.txt", b"a\0.png\n", "list.txt:1: "),
+        ("notes.txt", b"just notes\nof mine\n", "none of the 2 paths that it lists is there"),
     ],
 )
 def test_sources_that_are_none(name: str, content: bytes | None, part: str, tmp_path: Path) -> None:

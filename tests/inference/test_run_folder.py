@@ -46,6 +46,9 @@ def test_differences_are_named_with_hashes_shortened() -> None:
         "limit None then, 5 now",
         "seed 0 then, None now",
     ]
+    assert compare(before, now, {"data": "/a.jsonl"}, {"data": "/b.jsonl"})[0] == (
+        "data /a.jsonl (aaaaaaaaaaaa) then, /b.jsonl (bbbbbbbbbbbb) now"
+    )
 
 
 def test_a_run_writes_its_files_in_the_order_of_the_data(

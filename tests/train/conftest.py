@@ -1,6 +1,9 @@
 """What tests of the training room share."""
 
 import random
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,8 @@ import pytest
 
 from emocaliber.jsonl import read_jsonl
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "mini_responses.jsonl"
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden" / "mini_responses.jsonl"
 
 
 def damaged(text: str, rng: random.Random) -> str:
@@ -37,3 +41,25 @@ def thousand_responses() -> list[dict[str, Any]]:
     return [
         row | {"response": damaged(row["response"], rng)} if rng.random() < 0.5 else row for row in chosen
     ]
+
+
+@pytest.fixture
+def vllm_answers(tmp_path: Path) -> Callable[[Path, Path], list[dict[str, Any]]]:
+    """What vLLM makes of a finished model, as (checkpoint, records) -> rows"""
+
+    def answers(checkpoint: Path, data: Path) -> list[dict[str, Any]]:
+        command = [sys.executable, str(ROOT / "inference" / "infer.py"), "--data", str(data)]
+        command += [
+            "--checkpoint",
+            str(checkpoint),
+            "--output-dir",
+            str(tmp_path / "answers"),
+            "--limit",
+            "8",
+        ]
+        command += ["--max-new-tokens", "32", "--min-pixels", "3136", "--max-pixels", "12544"]
+        answered = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert answered.returncode == 0, answered.stderr[-3000:]
+        return [row for _, row in read_jsonl(tmp_path / "answers" / "predictions.jsonl")]
+
+    return answers

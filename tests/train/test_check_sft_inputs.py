@@ -167,6 +167,21 @@ def test_a_machine_that_is_too_small(tmp_path: Path, variable: str, value: str, 
 
 
 @pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("N_GPU", "two"),
+        ("MAX_BAD_SHARE", "1 %"),
+        ("MAX_DECODED_IMAGES", "-1"),
+        ("NEEDED_DISK_GB", "much"),
+        ("NEEDED_MEMORY_GB", "nan"),
+        ("IMAGE_ROOT", "/no/where"),
+    ],
+)
+def test_a_variable_that_makes_no_sense_is_named(tmp_path: Path, variable: str, value: str) -> None:
+    assert said(check(tmp_path, [chat()], **{variable: value})).startswith(f"error: {variable}={value}: ")
+
+
+@pytest.mark.parametrize(
     ("listed", "n_gpu", "message"),
     [
         ("0, 80000\n1, 80000", "3", "N_GPU=3, but 2 GPUs are here"),

@@ -56,7 +56,8 @@ def test_the_plan_names_every_part_in_its_order(tmp_path: Path) -> None:
         in third
     )
     assert f"OUTPUT_DIR={seed4}/stage3_rlcr bash {ROOT}/train/step3_example.sh" in third
-    assert f"DATASET={seed4}/train_stage2_chat.jsonl" in plan["seed 4, stage 2"]
+    # Without DATASET stage 2 samples the stage-1 model of its own seed, into that seed's folder.
+    assert f"OUTPUT_ROOT={seed4} " in plan["seed 4, stage 2"] and "DATASET=" not in plan["seed 4, stage 2"]
     # Stage 1 is asked as it was trained; the held-out answers are those of stage 2 to stage 3's prompts.
     assert "--data " + f"{tmp_path}/test/test_without_confidence.jsonl" in plan["seed 3, answers of stage1"]
     held_out = plan["seed 3, answers of stage2_held_out"]
@@ -96,7 +97,7 @@ def all_parts_done(folder: Path) -> None:
         "README.md": "<!-- stages: begin -->\n<!-- stages: end -->\n",
     }
     for stage in ("stage1", "stage2", "stage3_brier"):
-        files[f"output/seed0/{stage}/final/config.json"] = "{}"
+        files[f"output/seed0/{stage}/final/README.md"] = "the card, which is written last"
     for name in ("stage1", "stage2", "stage2_held_out", "stage3_brier"):
         text = "".join(json.dumps(row) + "\n" for row in rows)
         files[f"output/seed0/evaluation/{name}/predictions.jsonl"] = text

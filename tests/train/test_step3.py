@@ -4,7 +4,9 @@ import os
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -22,7 +24,8 @@ SMALL = (
 )
 
 
-def run(folder: Path, *keys: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def call(folder: Path, *keys: str, **variables: str) -> tuple[list[str], dict[str, str]]:
+    """Command line and environment of stage 3 in a folder of its own."""
     environment = {
         name: value for name, value in os.environ.items() if name not in ("MODEL", "RECORDS", "SIZE")
     }
@@ -31,8 +34,17 @@ def run(folder: Path, *keys: str, **variables: str) -> subprocess.CompletedProce
         "MINI_DATA": str(folder / "data"),
         "N_TRAIN": "400",
     }
-    command = ["bash", str(ROOT / "train" / "step3_example.sh"), *keys]
-    return subprocess.run(command, capture_output=True, text=True, env=environment | variables, check=False)
+    return ["bash", str(ROOT / "train" / "step3_example.sh"), *keys], environment | variables
+
+
+def run(folder: Path, *keys: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command, environment = call(folder, *keys, **variables)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def start(folder: Path, *keys: str, log: IO[str], **variables: str) -> subprocess.Popen[str]:
+    command, environment = call(folder, *keys, **variables)
+    return subprocess.Popen(command, stdout=log, stderr=log, text=True, env=environment)
 
 
 def processes_of(folder: Path) -> list[str]:
@@ -94,8 +106,10 @@ def test_a_run_that_says_nothing_is_ended(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_steps_on_mini(tmp_path: Path) -> None:
-    """Weights change, the log holds prompts x rollouts x steps, the model loads; again: nothing to do."""
+def test_two_steps_on_mini(
+    tmp_path: Path, vllm_answers: Callable[[Path, Path], list[dict[str, Any]]]
+) -> None:
+    """Weights change, the log holds prompts x rollouts x steps, vLLM loads the model; again: nothing."""
     import torch
     from safetensors.torch import load_file
     from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -132,5 +146,30 @@ def test_two_steps_on_mini(tmp_path: Path) -> None:
     assert loaded.generation_config.suppress_tokens
     assert "stage 3" in (output / "final" / "README.md").read_text()
 
+    answers = vllm_answers(output / "final", tmp_path / "data" / "train_stage3.jsonl")
+    assert len(answers) == 8 and all("response" in row for row in answers)
+
     again = run(tmp_path, *SMALL, **model)
     assert again.returncode == 0 and "already trained" in again.stdout
+
+
+@pytest.mark.slow
+def test_a_stopped_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
+    keys = (*SMALL, "trainer.save_freq=1", "trainer.test_freq=-1")
+    model = {"SIZE": "mini", "MODEL": str(MODEL), "N_VAL": "4"}
+    output = tmp_path / "output" / "stage3"
+    with (tmp_path / "first.log").open("w") as log:
+        first = start(tmp_path, *keys, log=log, STEPS="50", **model)
+        while first.poll() is None and not (output / "latest_checkpointed_iteration.txt").exists():
+            time.sleep(0.1)
+        first.terminate()
+        assert first.wait() == 143, (tmp_path / "first.log").read_text()[-4000:]
+    assert processes_of(output) == [], "Ray and verl have ended"
+    step = int((output / "latest_checkpointed_iteration.txt").read_text())
+    assert not (output / "final").exists() and 0 < step < 50
+
+    second = run(tmp_path, *keys, STEPS=str(step + 1), **model)
+    assert second.returncode == 0, second.stdout[-4000:] + second.stderr[-4000:]
+    newest = max(output.glob("metrics-*.jsonl"))
+    assert [row["data"]["training/global_step"] for _, row in read_jsonl(newest)] == [step + 1]
+    assert (output / "final" / "config.json").is_file()

@@ -1,5 +1,6 @@
 """Both training scripts, from nothing to a stage-2 model, a few steps each, on the real ms-swift and vLLM."""
 
+import json
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from emocaliber.jsonl import read_jsonl
-from emocaliber.response import parse
+from emocaliber.response import SECTIONS, parse
 from emocaliber.taxonomy import TASKS
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +97,29 @@ def test_a_real_size_without_a_gpu_is_refused(tmp_path: Path) -> None:
     assert "error: no GPU is here, these settings are for 1; take SIZE=mini" in result.stderr
 
 
+def test_a_dataset_that_is_given_is_trained_on_and_never_written(tmp_path: Path) -> None:
+    """Also where SIZE is forgotten, so that it is mini: nothing is sampled. A stand-in says the data."""
+    package = tmp_path / "stubs" / "swift" / "cli"
+    package.mkdir(parents=True)
+    for name, text in (("../__init__", ""), ("__init__", ""), ("main", "import sys; print(*sys.argv)")):
+        (package / f"{name}.py").write_text(text)
+    (tmp_path / "output" / "stage1").mkdir(parents=True)
+    (tmp_path / "output" / "stage1" / "final").symlink_to(ROOT / "models" / "EmoCaliber-mini")
+    think = "".join(f"<{name}>a</{name}>" for name in SECTIONS)
+    answer = f"<think>{think}</think><answer>awe</answer><confidence>0.5</confidence>"
+    messages = [{"role": "user", "content": "Which?"}, {"role": "assistant", "content": answer}]
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text(json.dumps({"messages": messages, "candidates": ["awe", "fear"]}) + "\n")
+    before = mine.read_bytes()
+    variables = {"PYTHONPATH": str(package.parents[1]), "EMOCALIBER_PYTHON": sys.executable}
+    variables |= {"EMOCALIBER_DEVICE": "cpu", "PREFLIGHT": "rows", "DATASET": str(mine)}
+    variables["MODEL"] = ""  # as if unset: the size is mini's
+    result = run("step2_example.sh", tmp_path, **variables)
+    assert f"--dataset {mine} " in result.stdout, result.stderr
+    assert mine.read_bytes() == before
+    assert sorted(path.name for path in (tmp_path / "output").iterdir()) == ["stage1", "stage2"]
+
+
 @pytest.mark.slow
 def test_mini_from_nothing_to_a_stated_confidence(tmp_path: Path) -> None:
     first = run("step1_example.sh", tmp_path, "--max_steps", "2", WARMUP_STEPS="2")
@@ -110,7 +134,7 @@ def test_mini_from_nothing_to_a_stated_confidence(tmp_path: Path) -> None:
     assert [row["id"] for row in sampled] == [row["id"] for row in chains] and len(chains) > 10
     assert all(len(row["samples"]) == 8 for row in sampled)
     votes = {row["id"]: Counter(labels) for row in sampled if (labels := named(row))}
-    chats = {row["id"]: row for row in rows_of(tmp_path / "data" / "train_stage2_chat.jsonl")}
+    chats = {row["id"]: row for row in rows_of(tmp_path / "output" / "train_stage2_chat.jsonl")}
     assert list(chats) == list(votes)
     targets = targets_module()
     for identity, chat in chats.items():

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from emocaliber.jsonl import read_jsonl
 from emocaliber.prompts import conversation
 from emocaliber.reward import REWARDS, compute_reward
 from emocaliber.reward_log import read_reward_log
@@ -95,7 +95,9 @@ def step3(folder: Path, *flags: str, **variables: str) -> tuple[list[str], dict[
 
 
 @pytest.mark.slow
-def test_two_steps_change_the_weights_and_log_every_rollout(tmp_path: Path) -> None:
+def test_two_steps_change_the_weights_and_log_every_rollout(
+    tmp_path: Path, vllm_answers: Callable[[Path, Path], list[dict[str, Any]]]
+) -> None:
     data = records(tmp_path)
     command, environment = step3(tmp_path, STEPS="2")
     first = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -118,13 +120,7 @@ def test_two_steps_change_the_weights_and_log_every_rollout(tmp_path: Path) -> N
     again = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert again.returncode == 0 and "already trained" in again.stdout
 
-    # vLLM reads what came out; what a model of two steps says does not matter.
-    answers = [sys.executable, str(ROOT / "inference" / "infer.py"), "--data", str(data)]
-    answers += ["--checkpoint", str(output / "final"), "--output-dir", str(tmp_path / "answers")]
-    answers += ["--max-new-tokens", "32", "--min-pixels", "3136", "--max-pixels", "12544"]
-    answered = subprocess.run(answers, capture_output=True, text=True, check=False)
-    assert answered.returncode == 0, answered.stderr[-3000:]
-    rows = [row for _, row in read_jsonl(tmp_path / "answers" / "predictions.jsonl")]
+    rows = vllm_answers(output / "final", data)
     assert len(rows) == 8 and all("response" in row for row in rows)
 
 

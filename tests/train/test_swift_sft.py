@@ -80,8 +80,11 @@ def test_it_goes_on_from_the_last_whole_checkpoint(tmp_path: Path) -> None:
         checkpoint.mkdir(parents=True)
         if whole:
             (checkpoint / "trainer_state.json").touch()
-    line = started(launch(tmp_path))
+    refused = launch(tmp_path)
+    assert refused.returncode == 2 and "holds checkpoints and no run.json" in refused.stderr.splitlines()[-1]
+    line = started(launch(tmp_path, RESUME_UNKNOWN="1"))
     assert f"--resume_from_checkpoint {tmp_path / 'out' / 'checkpoint-100'}" in line
+    assert "resume" in started(launch(tmp_path)), "from then on they are known"
 
 
 def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:

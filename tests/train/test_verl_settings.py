@@ -100,6 +100,13 @@ def test_a_wrong_override_is_refused_by_its_name(overrides: list[str], message: 
         compose(settings("mini"), [MODEL, *overrides])
 
 
+def test_an_apostrophe_in_a_path_is_told_as_what_it_is() -> None:
+    with pytest.raises(
+        RecordError, match=r"/it's/here'.* cannot hold an apostrophe; rename the file or folder"
+    ):
+        compose(settings("mini"), [MODEL, "trainer.default_local_dir='/it's/here'"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_verl_knows_every_key_and_takes_the_values(size: str) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -89,11 +90,29 @@ def test_stage_3_names_reward_and_engine(tmp_path: Path) -> None:
     log = tmp_path / "metrics.jsonl"
     rows = [{"step": step, "data": {"critic/score/mean": step / 8, "actor/pg_loss": 0.5}} for step in (1, 2)]
     log.write_text("".join(f"{json.dumps(row)}\n" for row in rows) + '{"step": 3, "da')
-    text = card(tmp_path, "--engine", "verl", "--reward", "brier", "--log", str(log), base="a/b", stage="3")
+    run = ["--engine", "verl", "--reward", "brier", "--settings", str(SETTINGS.with_name("stage3_mini.yaml"))]
+    text = card(tmp_path, *run, "--log", str(log), base="a/b", stage="3")
     for row in ("| Engine | verl |", "| Steps | 2 |", "| Last mean reward | 0.25 |"):
         assert row in text.splitlines()
     assert "| Reward | `brier` (`emocaliber/reward.py`) |" in text
     assert "| Seed | 0 |" in text  # of the settings
+
+
+def test_stage_3_of_verl_states_the_keys_that_were_given(tmp_path: Path) -> None:
+    keys = ["data.seed=7", "actor_rollout_ref.actor.optim.lr=1e-3", "trainer.total_training_steps=9"]
+    keys += [f"trainer.validation_data_dir='{tmp_path}/a/b'"]
+    settings = ["--settings", str(SETTINGS.with_name("stage3_mini.yaml"))]
+    text = card(tmp_path, *settings, "--engine", "verl", "--", *keys, base="a/b", stage="3")
+    assert {"| Seed | 7 |", "| Learning rate | 1e-3 |"} < set(text.splitlines())
+    assert "trainer.total_training_steps=9" in text and str(tmp_path) not in text
+    plain = card(tmp_path, *settings, "--engine", "verl", base="a/b", stage="3").splitlines()
+    assert {"| Seed | 0 |", "| Learning rate | 0.00015 |"} < set(plain)
+
+
+@pytest.mark.parametrize("flags", [["--seed", "5"], ["--seed=5"]])
+def test_a_flag_goes_before_the_settings(tmp_path: Path, flags: list[str]) -> None:
+    text = card(tmp_path, "--", *flags, base="a/b")
+    assert {"| Seed | 5 |", "| Learning rate | 0.001 |"} < set(text.splitlines())
 
 
 def test_rows_that_were_left_out_are_counted(tmp_path: Path) -> None:

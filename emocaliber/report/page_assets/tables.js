@@ -107,11 +107,30 @@ function truthTable() {
   return table("Against the true label distributions", head, [of("task"), of("group"), of("overall")], { class: "scores" });
 }
 
+const COLUMN = Object.fromEntries(TABLES.flatMap((one) => one.columns).map((column) => [column.key, column]));
+const IN_TASKS = score("auroc_within_tasks", "ROC AUC in tasks", "Mean of the tasks' ROC AUCs.");
+const CONFIDENCE_COLUMNS = [
+  ...["acc", "ece", "smooth_ece", "brier", "auroc"].map((key) => COLUMN[key]), IN_TASKS, COLUMN.augrc,
+];
+
+function confidencesTable() {
+  if (!DATA.confidences.length) return null;
+  const line = (rows) => ({ title, samples }) =>
+    el("tr", {}, rowHead(rows.name), el("td", {}, title), CONFIDENCE_COLUMNS.map((column) => scoreCell(samples, column)),
+      el("td", {}, count(rows.n)));
+  const head = el("tr", {}, el("th", { scope: "col" }, "Task / group"), el("th", { scope: "col" }, "Confidence"),
+    CONFIDENCE_COLUMNS.map(columnHead), el("th", { scope: "col" }, "Rows"));
+  const bodies = DATA.confidences.map((rows) => rows.confidences.map(line(rows)));
+  return table("Confidences compared, on the rows that have all of them", head, bodies, { class: "scores" });
+}
+
 function drawScores() {
   byId("score-tables").append(...TABLES.map(scoreTable));
-  const truth = truthTable();
+  const [confidences, truth] = [confidencesTable(), truthTable()];
+  if (confidences) byId("score-tables").append(confidences);
   if (truth) byId("score-tables").append(truth);
-  const columns = [...TABLES.flatMap((one) => one.columns), ...(truth ? TRUTH_COLUMNS.filter((c) => c.key !== "acc") : [])];
+  const columns = [...TABLES.flatMap((one) => one.columns), ...(confidences ? [IN_TASKS] : []),
+    ...(truth ? TRUTH_COLUMNS.filter((c) => c.key !== "acc") : [])];
   byId("glossary").append(el("dl", {}, columns.flatMap(({ title, help }) => [el("dt", {}, title), el("dd", {}, help)])));
 }
 

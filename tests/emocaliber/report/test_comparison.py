@@ -15,7 +15,12 @@ from emocaliber.report.alignment import MismatchError, RunAccount
 from emocaliber.report.comparison import compare
 from emocaliber.report.comparison_json import comparison_json
 from emocaliber.report.comparison_results import COMPARED, Difference, RowSet, draws_needed
-from emocaliber.report.comparison_tables import comparison_latex, comparison_markdown, comparison_text
+from emocaliber.report.comparison_tables import (
+    best_places,
+    comparison_latex,
+    comparison_markdown,
+    comparison_text,
+)
 from emocaliber.scoring import ScoredRow
 from emocaliber.taxonomy import task_group
 
@@ -356,10 +361,16 @@ def test_the_table_of_runs_has_both_accuracies_and_marks_the_best():
     assert [cell.endswith("*") for cell in cells[1][3:]] == [True, True, False]
 
 
-def test_equal_bests_are_all_marked():
+def test_nothing_is_best_where_nothing_is_worse():
+    assert best_places([0.5, None], "acc") == best_places([0.5, 0.50001], "acc") == set()
+    assert best_places([0.5, 0.4, 0.5], "acc") == {0, 2}
+    assert best_places([0.5, 0.4, 0.5], "ece") == {1}
+
+
+def test_runs_that_are_alike_have_no_best():
     text = comparison_markdown(compare([("a", A), ("b", A)], 0), FILES)
     table = text.split("### Scores of each run")[1].split("##")[0]
-    assert table.count("**100.00**") == 2 * 4  # both accuracies of ID VER and Overall, in both runs
+    assert table.count("100.00") == 2 * 4 and "**" not in table
 
 
 def test_text_tells_the_method_the_family_and_draws_that_are_too_few():

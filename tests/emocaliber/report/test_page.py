@@ -90,6 +90,24 @@ def test_what_is_in_the_rows_comes_back(tmp_path):
     assert thumbnails == []
 
 
+def test_several_confidences_are_a_table_and_no_fact(tmp_path):
+    scores = {"acc": 0.5, "ece": 0.2, "intervals": {"ece": [0.1, 0.3]}}
+    one = {"n": 4, "ranks_best": None, "confidences": {"stated": scores, "p_true": scores}}
+    compared = {"n_rows": 4, "overall": one, "groups": {"OOD VER": one}, "tasks": {"Abstract-8": one}}
+    content, _ = blocks(written(tmp_path / "report.html", {"confidences": compared, "seed": 3}, []))
+    assert content["facts"] == [["seed", "3"]]
+    assert [(rows["kind"], rows["name"], rows["n"]) for rows in content["confidences"]] == [
+        ("task", "Abstract-8", 4),
+        ("group", "OOD VER", 4),
+        ("overall", "Overall", 4),
+    ]
+    assert content["confidences"][2]["confidences"] == [
+        {"title": "stated", "samples": scores},
+        {"title": "P(True)", "samples": scores},
+    ]
+    assert blocks(written(tmp_path / "report.html", {}, []))[0]["confidences"] == []
+
+
 def test_the_steps_are_cut_out_of_the_response_in_utf16(tmp_path):
     steps = [f"{name} \U0001f600 \ud83d" for name in SECTIONS]
     text = "<think>" + "".join(f"<{n}>{s}</{n}>" for n, s in zip(SECTIONS, steps, strict=True)) + "</think>"

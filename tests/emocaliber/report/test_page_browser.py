@@ -160,6 +160,24 @@ def test_a_page_without_numbers_still_shows_its_rows(opened, tmp_path, metrics):
     assert page.locator(".equation").text_content() == "– rows = – answered + – unparsed + – failed"
 
 
+def test_several_confidences_are_compared_in_a_table(opened, tmp_path):
+    scores = {"acc": 0.5, "ece": 0.2, "auroc_within_tasks": 0.625, "intervals": {"ece": [0.1, 0.3]}}
+    one = {"n": 4, "confidences": {"stated": scores, "agreement": {**scores, "ece": None}}}
+    save(
+        tmp_path,
+        some_rows(),
+        {"confidences": {"n_rows": 4, "overall": one, "groups": {}, "tasks": {"A": one}}},
+    )
+    page = opened()
+    rows = page.locator("table", has_text="Confidences compared").locator("tbody tr")
+    assert [row.locator("th, td").all_text_contents() for row in rows.all()] == [
+        [name, title, "50.00", ece, "–", "–", "–", "62.50", "–", "4"]
+        for name in ("A", "Overall")
+        for title, ece in (("stated", "20.00[10.00, 30.00]"), ("agreement", "–"))
+    ]
+    assert "confidences" not in page.locator("#facts").text_content()
+
+
 def test_filters_change_what_is_listed(opened, tmp_path):
     save(tmp_path, some_rows())
     page = opened()

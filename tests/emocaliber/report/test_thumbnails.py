@@ -4,6 +4,7 @@ import base64
 import io
 import os
 
+import numpy as np
 from PIL import Image
 
 from emocaliber.report.thumbnails import thumbnails_of
@@ -26,6 +27,14 @@ def test_rows_with_one_image_share_a_small_copy_of_it(tmp_path):
     assert places == [0, 1, 0, 0, 1]
     images = [Image.open(io.BytesIO(base64.b64decode(text))) for text in thumbnails]
     assert [(image.format, image.size) for image in images] == [("JPEG", (96, 48)), ("JPEG", (40, 20))]
+
+
+def test_wide_grey_is_shown_as_the_model_sees_it(tmp_path):
+    (tmp_path / "root").mkdir()
+    values = np.full((40, 40), 32768, dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "root" / "wide.png")
+    _, [text] = thumbnails_for(tmp_path, "wide.png")
+    assert Image.open(io.BytesIO(base64.b64decode(text))).getpixel((20, 20)) == (127, 127, 127)
 
 
 def test_an_image_outside_the_root_is_not_read(tmp_path):

@@ -1,0 +1,89 @@
+"""Checks the variables of the training scripts before anything starts: numbers, the reward, the image folder.
+
+    python train/check_variables.py [NAME=VALUE ...]
+
+Looks at those of the environment, and at the ones given, of which a name may come more than once. The first
+mistake is named, with status 2.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from emocaliber.command_line import CommandParser
+from emocaliber.jsonl import RecordError
+
+COUNTS = ("STEPS", "WARMUP_STEPS", "N_TRAIN", "N_SAMPLED_ROWS", "N_SAMPLES", "N_VAL", "N_GPU")
+LIMITS = ("STALL_S", "RAY_CPUS", "MIN_PIXELS", "MAX_PIXELS", "MAX_IMAGE_TOKENS")
+WHOLE = {
+    **dict.fromkeys((*COUNTS, *LIMITS), (1, math.inf)),
+    "SEED": (0, 2**32 - 1),
+    "MAX_DECODED_IMAGES": (0, math.inf),
+}
+REAL = {
+    "LR": (1e-12, 1),
+    "MAX_BAD_SHARE": (0, 1),
+    "NEEDED_DISK_GB": (0, math.inf),
+    "NEEDED_MEMORY_GB": (0, math.inf),
+}
+"""Least and greatest value, of whole numbers above and of others."""
+_REAL = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def main() -> None:
+    """Check, or name the first mistake and exit with 2."""
+    parser = CommandParser(description=__doc__)
+    parser.add_argument("given", nargs="*", metavar="NAME=VALUE")
+    args = parser.parse_args()
+    try:
+        check_variables()
+        for pair in args.given:
+            check_variables(dict([pair.partition("=")[::2]]))
+    except RecordError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def check_variables(environment: Mapping[str, str] = os.environ) -> None:
+    """Check those of the variables that are set. Raises RecordError."""
+    for name in (*WHOLE, *REAL):
+        number(name, 0, environment)
+    reward = environment.get("REWARD")
+    if reward:
+        from emocaliber.reward import REWARDS
+
+        if reward not in REWARDS:
+            raise RecordError(f"REWARD={reward}: no such reward; give one of {', '.join(REWARDS)}")
+    images = environment.get("IMAGE_ROOT")
+    if images and not Path(images).is_dir():
+        raise RecordError(
+            f"IMAGE_ROOT={images}: no such folder; give the one that image paths are relative to"
+        )
+
+
+def number(name: str, default: float, environment: Mapping[str, str] = os.environ) -> float:
+    """The number that a variable holds, an int for those in WHOLE; the default where it is unset or empty.
+
+    Raises RecordError for what is no such number.
+    """
+    text = environment.get(name)
+    if not text:
+        return default
+    is_whole = name in WHOLE
+    least, most = WHOLE[name] if is_whole else REAL[name]
+    written = re.compile(r"\d+", re.ASCII) if is_whole else _REAL
+    value = (int if is_whole else float)(text) if written.fullmatch(text) else math.nan
+    if not least <= value <= most or value == math.inf:
+        kind = "a whole number" if is_whole else "a number"
+        limits = f"of {least} or more" if most == math.inf else f"from {least} to {most}"
+        raise RecordError(f"{name}={text}: give {kind} {limits}")
+    return value
+
+
+if __name__ == "__main__":
+    main()
