@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from emocaliber.report.confidences_section import CONFIDENCE_TITLES
 from emocaliber.response import SECTIONS, parse
 
 _NOT_SHOWN = {"thresholds"}  # of a summary
@@ -40,6 +39,8 @@ def numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 def _compared(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The scores of several confidences on the same rows: of each task, of each group, of all."""
+    from emocaliber.report.confidences_section import CONFIDENCE_TITLES
+
     overall = _mapping(content.get("overall"))
     sets = [("task", name, one) for name, one in _mapping(content.get("tasks")).items()]
     sets += [("group", name, one) for name, one in _mapping(content.get("groups")).items()]

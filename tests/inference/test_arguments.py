@@ -17,10 +17,10 @@ def parsed(*arguments: str) -> dict[str, object]:
     [
         ([*MINE], "give either --data or --images"),
         ([*MINE, *DATA, "--images", "i", "--task", "FI-8"], "give either --data or --images"),
-        ([*MINE, "--images", "i"], "--images needs either --task or --candidates"),
+        ([*MINE, "--images", "i"], "--images needs one of --task and --candidates, and not both"),
         (
             [*MINE, "--images", "i", "--task", "FI-8", "--candidates", "a, b"],
-            "--images needs either --task or --candidates",
+            "--images needs one of --task and --candidates, and not both",
         ),
         (
             [*MINE, *DATA, "--task", "FI-8"],

@@ -302,7 +302,8 @@ def test_a_row_without_candidates_and_a_repeated_id_are_told_with_their_place(co
 
 
 def test_a_data_file_is_not_taken_for_predictions(command, tmp_path, capsys):
-    row = {"id": "a", "task": "T", "candidates": ["awe", "fear"], "ground_truth": "awe", "image": "a.png"}
+    given = rows_of(GOLDEN / "merged.jsonl")[0]
+    row = {name: value for name, value in given.items() if name not in ("response", "samples", "error")}
     assert run(command, write_rows(tmp_path / "test.jsonl", [row]), into=tmp_path / "out") == 2
     assert_one_line(
         capsys, "test.jsonl: no row has one of error, response, samples; give the predictions.jsonl"

@@ -162,7 +162,7 @@ def test_a_page_without_numbers_still_shows_its_rows(opened, tmp_path, metrics):
 
 def test_several_confidences_are_compared_in_a_table(opened, tmp_path):
     scores = {"acc": 0.5, "ece": 0.2, "auroc_within_tasks": 0.625, "intervals": {"ece": [0.1, 0.3]}}
-    one = {"n": 4, "confidences": {"stated": scores, "agreement": {**scores, "ece": None}}}
+    one = {"n": 4, "confidences": {"stated": scores, "agreement": {**scores, "ece": None, "intervals": {}}}}
     save(
         tmp_path,
         some_rows(),

@@ -34,7 +34,8 @@ def test_wide_grey_is_shown_as_the_model_sees_it(tmp_path):
     values = np.full((40, 40), 32768, dtype=np.uint16)
     Image.fromarray(values).save(tmp_path / "root" / "wide.png")
     _, [text] = thumbnails_for(tmp_path, "wide.png")
-    assert Image.open(io.BytesIO(base64.b64decode(text))).getpixel((20, 20)) == (127, 127, 127)
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(text))), dtype=int)
+    assert abs(shown - 127).max() <= 2  # a JPEG is not exact
 
 
 def test_an_image_outside_the_root_is_not_read(tmp_path):
