@@ -46,7 +46,7 @@ def describe_run(plan: Plan) -> dict[str, Any]:
             "files_bytes": checkpoint.files,
         },
         "data": {
-            "path": str((arguments.data or arguments.images).resolve()),
+            "path": plan.names["data"],
             "sha256": plan.identity["data"],
             "rows": len(plan.records),
         },

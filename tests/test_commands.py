@@ -89,3 +89,14 @@ def test_the_published_entry_points_are_there() -> None:
     assert "data/build_mini.py" in COMMANDS
     assert "inference/infer_and_eval_example.sh" in ENTRY_POINTS
     assert {"train/step1_example.sh", "train/step2_example.sh"} <= set(ENTRY_POINTS)
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_the_main_script_tells_its_use_and_makes_no_environment(flag: str, tmp_path: Path) -> None:
+    copy = tmp_path / "inference"
+    copy.mkdir()
+    (copy / "run.sh").write_text((ROOT / "inference" / "infer_and_eval_example.sh").read_text())
+    run = subprocess.run(["bash", str(copy / "run.sh"), flag], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "bash inference/infer_and_eval_example.sh" in run.stdout and "CHECKPOINT=" in run.stdout
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["inference", "run.sh"]

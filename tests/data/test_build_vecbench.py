@@ -15,26 +15,11 @@ sys.path += [str(ROOT / "data"), str(ROOT / "tests" / "data")]
 
 import build_vecbench as script  # noqa: E402
 import raw_trees as trees  # noqa: E402
-from vecbench_builds import FILES, build, built, left_out, make_releases, rows  # noqa: E402
+from vecbench_builds import FILES, build, built, left_out, rows  # noqa: E402
 from vecbench_readers import READERS, ReaderSettings  # noqa: E402
 
 from emocaliber.records import read_records  # noqa: E402
 from emocaliber.taxonomy import MIKELS_8, MIKELS_TO_POLARITY, TASKS, WEBEMO_25, WEBEMO_25_TO_7  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_releases(tmp_path_factory.mktemp("raw"))
-
-
-@pytest.fixture(scope="module")
-def benchmark(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return built(raw, tmp_path_factory.mktemp("out"))
-
-
-@pytest.fixture(scope="module")
-def fi(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trees.make_fi(tmp_path_factory.mktemp("fi"), 20)
 
 
 def test_the_records_are_those_that_the_repository_reads(benchmark: Path) -> None:

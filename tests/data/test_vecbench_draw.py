@@ -16,26 +16,11 @@ sys.path += [str(ROOT / "data"), str(ROOT / "tests" / "data")]
 
 import raw_trees as trees  # noqa: E402
 import vecbench_draw  # noqa: E402
-from vecbench_builds import built, make_releases, rows  # noqa: E402
+from vecbench_builds import built, rows  # noqa: E402
 from vecbench_database import BUILD_TABLES, temporary_database  # noqa: E402
 
 from emocaliber.images import inspect_image  # noqa: E402
 from emocaliber.taxonomy import MIKELS_8  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_releases(tmp_path_factory.mktemp("raw"))
-
-
-@pytest.fixture(scope="module")
-def benchmark(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return built(raw, tmp_path_factory.mktemp("out"))
-
-
-@pytest.fixture(scope="module")
-def fi(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trees.make_fi(tmp_path_factory.mktemp("fi"), 20)
 
 
 def test_emoset_keeps_its_own_splits(raw: Path, benchmark: Path) -> None:

@@ -1,9 +1,11 @@
 import struct
 import zlib
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
+from backend import EngineError
 from hypothesis import given
 from hypothesis import strategies as st
 from image_input import RowError, image_tokens, load_image, locate, resized, to_rgb
@@ -203,3 +205,13 @@ def test_paths_are_relative_to_the_root_and_stay_below_it(tmp_path: Path) -> Non
 def test_names_that_only_look_strange_are_paths(tmp_path: Path) -> None:
     for name in ("a:b.png", "12:30.png", "~/a.png", "$HOME.png", "..a.png", "datable.png", "\\\\host\\a.png"):
         assert locate(tmp_path, name) == tmp_path / name
+
+
+def test_too_little_memory_is_no_fault_of_the_image(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with (
+        patch.object(Image, "open", side_effect=MemoryError),
+        pytest.raises(EngineError, match=r"a\.png: not enough"),
+    ):
+        load_image(tmp_path / "a.png")
+    assert load_image(tmp_path / "a.png").size == (8, 8)
