@@ -231,18 +231,22 @@ def _correlation(sums: FloatArray) -> FloatArray:
 def over_seeds(parts: Sequence[Resampled], seed: int) -> Resampled:
     """The mean over training seeds, its draws of images and of seeds; undefined where it is for one of them.
 
-    A draw of images is one for all seeds. To it is added a draw of seeds with replacement: the mean of the
-    drawn seeds' scores less the mean of all. Drawing among S seeds makes that too small by (S - 1) / S in
-    variance, so it is stretched accordingly. The same `seed` draws the same seeds, so that differences of two
-    such means are paired in both.
+    A draw of images is one for all seeds. To it is added a draw of how far the mean of these seeds may lie
+    from that of all: the sum of their scores with weights g / sqrt(S chi2), g normal less its mean, chi2 of
+    S - 1 degrees of freedom, which is Student's t of S - 1 degrees of freedom times the standard error.
+    (Drawing the seeds themselves, few as they are, makes intervals far too narrow.) The same `seed` gives the
+    same weights, so that differences of two such means are paired in both.
     """
     n_seeds, n_draws = len(parts), len(parts[0].draws["acc"])
-    chosen = np.random.default_rng((seed, 2)).integers(n_seeds, size=(n_draws, n_seeds))
+    generator = np.random.default_rng((seed, 2))
+    weights = generator.standard_normal((n_draws, n_seeds))
+    weights -= weights.mean(axis=1, keepdims=True)
+    if n_seeds > 1:
+        weights /= np.sqrt(n_seeds * generator.chisquare(n_seeds - 1, size=(n_draws, 1)))
     point, draws, drawn_from = {}, {}, {}
     for score in parts[0].point:
         points = np.array([float(part.point[score]) for part in parts])
-        moved = (points[chosen].mean(axis=1) - points.mean()) * np.sqrt(n_seeds / max(n_seeds - 1, 1))
         point[score] = points.mean()
-        draws[score] = np.mean([part.draws[score] for part in parts], axis=0) + moved
+        draws[score] = np.mean([part.draws[score] for part in parts], axis=0) + weights @ points
         drawn_from[score] = np.mean([part.drawn_from[score] for part in parts], axis=0)
     return Resampled(point, draws, drawn_from)

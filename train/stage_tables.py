@@ -93,23 +93,19 @@ def _groups(results: Mapping[str, Any]) -> list[str]:
     return list(next(iter(results["runs"].values()))["groups"])
 
 
-FEW_SEEDS = """Few seeds make too narrow an interval where they differ more than the draws of images: in
-a simulation those of 2, 3 and 5 seeds held the truth in 59, 82 and 87 % of the cases where seeds alone
-differed, and in 87, 91 and 94 % where seeds differed twice as much as images."""
-
-
 def _preface(results: Mapping[str, Any]) -> str:
     import textwrap
 
     seeds = results["seeds"]
     drawn = f"{results['n_draws']} bootstrap draws of images"
     if len(seeds) > 1:
-        drawn += " and of seeds, the same in each draw for every model"
-    few = FEW_SEEDS if 1 < len(seeds) <= 5 else ""
+        drawn += (
+            ", the same in each draw for every model, and Student's t of as few seeds for how these differ"
+        )
     told = f"""
         Written by `train/compare_stages.py`: {results["n_rows"]} test rows on {results["n_images"]} images,
         training seeds {", ".join(seeds)}. A figure is the mean over the seeds of its row, in percent; its 95
-        % interval is of that mean, from {drawn}. {few} c is the stated confidence, p the true probability of
+        % interval is of that mean, from {drawn}. c is the stated confidence, p the true probability of
         the answer given the image. *Distance to p*: mean |c − p|; *RMS distance*: the root of the mean (c −
         p)². *Expected Brier*: mean p (1 − c)² + (1 − p) c², the Brier score without the chance of which label
         was drawn for each image, so that differences of models show in fewer rows. *r(c, p) in tasks*: the

@@ -48,6 +48,7 @@ if ! nvidia-smi -L >/dev/null 2>&1; then
   RAY_CPUS="${RAY_CPUS:-16}"
   export VERL_USE_EXTERNAL_MODULES=train.verl_cpu VERL_PLATFORM=cpu OMP_WAIT_POLICY=passive
   export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}"
+  export RAY_worker_niceness="${RAY_worker_niceness:-0}" # not behind whatever else runs on the cores
   unset RAY_ADDRESS
   keys+=(
     trainer.device=cpu actor_rollout_ref.actor.strategy=fsdp2 # fsdp wants an accelerator

@@ -133,15 +133,14 @@ def resampled(point, draws):
 
 
 def test_the_mean_over_seeds_and_its_draws():
-    one, other = resampled(0.5, [0.5] * 4000), resampled(0.7, [0.7] * 4000)
+    one, other = resampled(0.5, [0.5] * 40000), resampled(0.7, [0.7] * 40000)
     both = stage_scores.over_seeds([one, other], 0)
     assert both.value("acc") == pytest.approx(0.6)
-    # Images do not vary here: a draw of two seeds is 0.5, 0.6 or 0.7, stretched by the root of 2 about 0.6.
-    low, middle, high = 0.6 - 0.1 * 2**0.5, 0.6, 0.6 + 0.1 * 2**0.5
-    shares = [np.isclose(both.draws["acc"], value).mean() for value in (low, middle, high)]
-    assert shares == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
-    # Their variance is that of the mean of two seeds, 0.02 / 2.
-    assert np.var(both.draws["acc"]) == pytest.approx(0.01, rel=0.05)
+    # Images do not vary here: the interval is that of Student's t over two and over three seeds.
+    assert both.interval("acc") == pytest.approx((0.6 - 12.706 * 0.1, 0.6 + 12.706 * 0.1), rel=0.15)
+    three = stage_scores.over_seeds([one, other, resampled(0.9, [0.9] * 40000)], 0)
+    half = 4.303 * 0.2 / 3**0.5
+    assert three.interval("acc") == pytest.approx((0.7 - half, 0.7 + half), rel=0.1)
     alone = stage_scores.over_seeds([one], 0)
     assert set(alone.draws["acc"]) == {0.5}
 
