@@ -52,7 +52,7 @@ def test_everything_runs_and_pytest_has_the_last_word(tree: Path) -> None:
         f"shellcheck {shell_files}",
         f"shfmt -i 2 -d {shell_files}",
         "chromium is there",
-        "python -m pytest -q -k one or two",
+        "python -m pytest -q --numprocesses 2 --dist loadfile --durations 20 -k one or two",
     ]
 
 
