@@ -99,9 +99,7 @@ def _preface(results: Mapping[str, Any]) -> str:
     seeds = results["seeds"]
     drawn = f"{results['n_draws']} bootstrap draws of images"
     if len(seeds) > 1:
-        drawn += (
-            ", the same in each draw for every model, and Student's t of as few seeds for how these differ"
-        )
+        drawn += ", the same in each draw for every model, and Student's t for how so few seeds differ"
     told = f"""
         Written by `train/compare_stages.py`: {results["n_rows"]} test rows on {results["n_images"]} images,
         training seeds {", ".join(seeds)}. A figure is the mean over the seeds of its row, in percent; its 95

@@ -13,6 +13,7 @@ from emocaliber.taxonomy import TASKS
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "models" / "EmoCaliber-mini"
+ROWS_A_TASK = {"ID VSA": 400, "ID VER": 150, "OOD VER": 0}
 
 
 def run(*command: str) -> str:
@@ -47,7 +48,7 @@ def test_it_perceives_and_ranks_its_answers(tmp_path: Path) -> None:
         for line in lines:
             task = TASKS[json.loads(line)["task"]]
             taken[task.name] += 1
-            if taken[task.name] <= {"ID VSA": 400, "ID VER": 150, "OOD VER": 0}[task.group]:
+            if taken[task.name] <= ROWS_A_TASK[task.group]:
                 file.write(line)
     arguments = ["--checkpoint", str(CHECKPOINT), "--data", str(data / "inside.jsonl")]
     arguments += ["--output-dir", str(output), "--temperature", "0", "--max-new-tokens", "256"]

@@ -141,6 +141,9 @@ def test_the_mean_over_seeds_and_its_draws():
     three = stage_scores.over_seeds([one, other, resampled(0.9, [0.9] * 40000)], 0)
     half = 4.303 * 0.2 / 3**0.5
     assert three.interval("acc") == pytest.approx((0.7 - half, 0.7 + half), rel=0.1)
+    # Paired: two models that differ by as much in every seed differ by that in every draw.
+    better = stage_scores.over_seeds([resampled(point, [point] * 40000) for point in (0.55, 0.75)], 0)
+    assert better.draws["acc"] - both.draws["acc"] == pytest.approx(0.05)
     alone = stage_scores.over_seeds([one], 0)
     assert set(alone.draws["acc"]) == {0.5}
 
