@@ -47,8 +47,10 @@ def main() -> None:
     """Build one split, or say that it is there."""
     args = parse_arguments()
     folder: Path = args.output_dir
-    arguments = {"build_version": BUILD_VERSION, "seed": args.seed}
+    arguments: dict[str, Any] = {"build_version": BUILD_VERSION, "seed": args.seed}
     arguments |= {"n_test": args.n_test} if args.split == "test" else {"n_train": args.n_train}
+    if args.n_test_of:
+        arguments["n_test_of"] = dict(sorted(args.n_test_of.items()))
     if args.without_confidence:
         arguments["without_confidence"] = True
     if is_complete(folder, args.split, arguments):
@@ -62,7 +64,7 @@ def main() -> None:
     print(f"{folder}: {args.split} split built")
 
 
-def build(folder: Path, args: argparse.Namespace, arguments: dict[str, int]) -> None:
+def build(folder: Path, args: argparse.Namespace, arguments: dict[str, Any]) -> None:
     """Build the split beside the folder's content, then move it into place, the manifest last."""
     from emocaliber.jsonl import write_text_atomic
 
@@ -108,6 +110,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--split", choices=("test", "train"), default="test")
     parser.add_argument("--n-test", type=int, default=220, help="test rows of each task (default 220)")
     parser.add_argument(
+        "--n-test-of", action="append", default=[], metavar="TASK=N", help="test rows of one task instead"
+    )
+    parser.add_argument(
         "--n-train", type=int, default=16000, help="training rows of all stages (default 16000)"
     )
     parser.add_argument("--seed", type=int, default=0)
@@ -120,12 +125,24 @@ def parse_arguments() -> argparse.Namespace:
     for name in ("n_test", "n_train"):
         if getattr(args, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
-    if args.without_confidence and args.split != "test":
-        parser.error("--without-confidence is for the test split")
+    for name in ("without_confidence", "n_test_of"):
+        if getattr(args, name) and args.split != "test":
+            parser.error(f"--{name.replace('_', '-')} is for the test split")
+    args.n_test_of = dict(read_n_test_of(text, parser) for text in args.n_test_of)
     return args
 
 
-def is_complete(folder: Path, split: str, arguments: dict[str, int]) -> bool:
+def read_n_test_of(text: str, parser: argparse.ArgumentParser) -> tuple[str, int]:
+    """The task and the number of one --n-test-of."""
+    from emocaliber.taxonomy import TASKS
+
+    task, _, number = text.partition("=")
+    if task not in TASKS or not number.isascii() or not number.isdigit() or int(number) < 1:
+        parser.error(f"--n-test-of {text!r}: give TASK=N, N at least 1 and TASK one of {', '.join(TASKS)}")
+    return task, int(number)
+
+
+def is_complete(folder: Path, split: str, arguments: dict[str, Any]) -> bool:
     """Whether the split was built to its end with these arguments, and its files are still what they were.
 
     Says so of a file that has changed since. Pictures are counted only.
@@ -201,7 +218,7 @@ def build_test(folder: Path, args: argparse.Namespace) -> None:
     from emocaliber.taxonomy import TASKS
 
     records, scenes = [], []
-    plan = [("test", task, index) for task in TASKS for index in range(args.n_test)]
+    plan = [("test", task, index) for task in TASKS for index in range(args.n_test_of.get(task, args.n_test))]
     for split, task, index in with_progress(plan, "VECBench-mini test"):
         record, scene, _ = make_row(folder, split, task, index, args.seed)
         records.append(record)

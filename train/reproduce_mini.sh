@@ -8,13 +8,14 @@ set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
 SEEDS="${SEEDS:-0 1 2}"
-REWARDS="${REWARDS:-brier emocaliber rlcr}" # the first is the one that the others are compared with
-RL_ENGINE="${RL_ENGINE:-swift}"             # on two cores verl's steps take longer
+REWARDS="${REWARDS:-log_clipped brier emocaliber rlcr}" # the first is the one that the others are compared with
+RL_ENGINE="${RL_ENGINE:-swift}"                         # on two cores verl's steps take longer
 OUTPUT_ROOT="$(realpath -m "${OUTPUT_ROOT:-$ROOT/train/output/reproduce}")"
 MINI_DATA="$(realpath -m "${MINI_DATA:-$ROOT/data/VECBench-mini}")"
 TEST_DATA="$(realpath -m "${TEST_DATA:-$ROOT/data/VECBench-mini-large}")"
 N_TRAIN="${N_TRAIN:-16000}"
-N_TEST="${N_TEST:-500}" # rows of each of the nine tasks
+N_TEST="${N_TEST:-500}"          # rows of each of the nine tasks,
+N_TEST_VSA="${N_TEST_VSA:-4000}" # but of FI-2 and WebEmo-2: what can be gained there shows in many rows only
 README="${README:-$ROOT/train/README.md}"
 FIGURE="${FIGURE:-$ROOT/images/stage_evolution.png}"
 DRY_RUN="${DRY_RUN:-}"
@@ -58,7 +59,8 @@ infer() { # SEED NAME CHECKPOINT DATA
 part "training data" "$MINI_DATA/manifest_train.json" "$EMOCALIBER_PYTHON" "$ROOT/data/build_mini.py" \
   --output-dir "$MINI_DATA" --split train --n-train "$N_TRAIN"
 part "test data" "$TEST_DATA/manifest_test.json" "$EMOCALIBER_PYTHON" "$ROOT/data/build_mini.py" \
-  --output-dir "$TEST_DATA" --n-test "$N_TEST" --seed 1 --without-confidence
+  --output-dir "$TEST_DATA" --n-test "$N_TEST" --n-test-of "FI-2=$N_TEST_VSA" --n-test-of "WebEmo-2=$N_TEST_VSA" \
+  --seed 1 --without-confidence
 
 runs=()
 for seed in $SEEDS; do

@@ -21,6 +21,9 @@ if nvidia-smi -L >/dev/null 2>&1; then
 else
   flags+=(--use_cpu true)
   export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}" OMP_WAIT_POLICY=passive
+  # glibc keeps what a step has freed for the next one: giving it back to the kernel and taking it anew, zeroed, is a
+  # fifth of the time of a step of GRPO.
+  export MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TOP_PAD_=268435456
 fi
 export TOKENIZERS_PARALLELISM=false
 

@@ -66,6 +66,27 @@ def test_records_are_the_published_ones_with_a_posterior(built: Path) -> None:
             assert 112 <= min(image.size) <= max(image.size) <= 224
 
 
+def test_one_task_can_have_other_numbers_of_rows(built: Path, tmp_path: Path) -> None:
+    more = ("--n-test", "12", "--n-test-of", "FI-2=15", "--n-test-of", "Abstract-8=2")
+    assert build(tmp_path, *more).returncode == 0
+    records = lines(tmp_path / "test.jsonl")
+    counts = Counter(record["task"] for record in records)
+    assert counts == dict.fromkeys(TASKS, 12) | {"FI-2": 15, "Abstract-8": 2}
+    # What both builds have is the same, whatever else there is.
+    others = {record["id"]: record for record in lines(built / "test.jsonl")}
+    same = [record for record in records if record["id"] in others]
+    assert len(same) == 9 * 12 - 10 and all(record == others[record["id"]] for record in same)
+    assert "already built" in build(tmp_path, *more).stdout
+    assert "already built" not in build(tmp_path, "--n-test", "12").stdout
+
+
+@pytest.mark.parametrize("given", ["FI-3=5", "FI-2=0", "FI-2", "FI-2=\u0662"])
+def test_a_number_of_rows_for_no_task_is_refused(tmp_path: Path, given: str) -> None:
+    run = build(tmp_path / "out", "--n-test-of", given)
+    assert run.returncode == 2 and f"--n-test-of {given!r}: give TASK=N" in run.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_same_rows_asked_without_a_confidence(built: Path, tmp_path: Path) -> None:
     assert build(tmp_path, "--n-test", "12", "--without-confidence").returncode == 0
     other = tree_hash(tmp_path)

@@ -155,10 +155,10 @@ def test_the_old_override_of_the_reward_is_refused() -> None:
         ("actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=null", "log_prob_micro_batch_size"),
         (
             "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=48",
-            "ref.*=48: 64 rollouts on 1 GPUs do not",
+            "ref.*=48: 128 rollouts on 1 GPUs do not",
         ),
-        ("actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=24", "actor.ppo_micro.*=24: 64 rollouts"),
-        ("trainer.n_gpus_per_node=8", "64 rollouts on 8 GPUs do not make whole micro-batches"),
+        ("actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=24", "actor.ppo_micro.*=24: 128 rollouts"),
+        ("trainer.n_gpus_per_node=16", "128 rollouts on 16 GPUs do not make whole micro-batches"),
     ],
 )
 def test_values_that_verl_would_refuse_now_or_later(override: str, message: str) -> None:
