@@ -49,8 +49,8 @@ def main() -> None:
     folder: Path = args.output_dir
     arguments: dict[str, Any] = {"build_version": BUILD_VERSION, "seed": args.seed}
     arguments |= {"n_test": args.n_test} if args.split == "test" else {"n_train": args.n_train}
-    if args.n_test_of:
-        arguments["n_test_of"] = dict(sorted(args.n_test_of.items()))
+    if args.test_rows:
+        arguments["test_rows"] = dict(sorted(args.test_rows.items()))
     if args.without_confidence:
         arguments["without_confidence"] = True
     if is_complete(folder, args.split, arguments):
@@ -110,7 +110,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--split", choices=("test", "train"), default="test")
     parser.add_argument("--n-test", type=int, default=220, help="test rows of each task (default 220)")
     parser.add_argument(
-        "--n-test-of", action="append", default=[], metavar="TASK=N", help="test rows of one task instead"
+        "--test-rows", nargs="+", default=[], metavar="TASK=N", help="instead of --n-test, of one task each"
     )
     parser.add_argument(
         "--n-train", type=int, default=16000, help="training rows of all stages (default 16000)"
@@ -125,21 +125,16 @@ def parse_arguments() -> argparse.Namespace:
     for name in ("n_test", "n_train"):
         if getattr(args, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
-    for name in ("without_confidence", "n_test_of"):
+    for name in ("without_confidence", "test_rows"):
         if getattr(args, name) and args.split != "test":
             parser.error(f"--{name.replace('_', '-')} is for the test split")
-    args.n_test_of = dict(read_n_test_of(text, parser) for text in args.n_test_of)
+    from emocaliber.taxonomy import rows_of_task
+
+    try:
+        args.test_rows = dict(rows_of_task(text, at_least=1) for text in args.test_rows)
+    except ValueError as error:
+        parser.error(f"--test-rows {error}")
     return args
-
-
-def read_n_test_of(text: str, parser: argparse.ArgumentParser) -> tuple[str, int]:
-    """The task and the number of one --n-test-of."""
-    from emocaliber.taxonomy import TASKS
-
-    task, _, number = text.partition("=")
-    if task not in TASKS or not number.isascii() or not number.isdigit() or int(number) < 1:
-        parser.error(f"--n-test-of {text!r}: give TASK=N, N at least 1 and TASK one of {', '.join(TASKS)}")
-    return task, int(number)
 
 
 def is_complete(folder: Path, split: str, arguments: dict[str, Any]) -> bool:
@@ -218,7 +213,7 @@ def build_test(folder: Path, args: argparse.Namespace) -> None:
     from emocaliber.taxonomy import TASKS
 
     records, scenes = [], []
-    plan = [("test", task, index) for task in TASKS for index in range(args.n_test_of.get(task, args.n_test))]
+    plan = [("test", task, index) for task in TASKS for index in range(args.test_rows.get(task, args.n_test))]
     for split, task, index in with_progress(plan, "VECBench-mini test"):
         record, scene, _ = make_row(folder, split, task, index, args.seed)
         records.append(record)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from run_command import run_command
 
 from emocaliber.command_line import CommandParser
-from emocaliber.taxonomy import PUBLISHED_TEST_ROWS, PUBLISHED_TRAIN_ROWS, TASKS
+from emocaliber.taxonomy import PUBLISHED_TEST_ROWS, PUBLISHED_TRAIN_ROWS, TASKS, rows_of_task
 
 if TYPE_CHECKING:
     import sqlite3
@@ -82,18 +82,11 @@ def parse_arguments() -> argparse.Namespace:
         args.webemo_file_name.format(basename="", stem="", extension="", line=1, index=0)
     except (KeyError, IndexError, ValueError) as error:
         parser.error(f"--webemo-file-name: no field {error}; fields: basename, stem, extension, line, index")
-    args.test_rows = dict(parse_rows(parser, text) for text in args.test_rows)
+    try:
+        args.test_rows = dict(rows_of_task(text) for text in args.test_rows)
+    except ValueError as error:
+        parser.error(f"--test-rows {error}")
     return args
-
-
-def parse_rows(parser: CommandParser, text: str) -> tuple[str, int]:
-    """Read TASK=N."""
-    from emocaliber.taxonomy import canonical_task
-
-    name, _, number = text.partition("=")
-    if canonical_task(name) not in TASKS or not number.isdecimal():
-        parser.error(f"--test-rows {text}: give TASK=N with one of {', '.join(TASKS)}")
-    return canonical_task(name), int(number)
 
 
 def releases(texts: list[str]) -> dict[str, Path]:

@@ -105,6 +105,16 @@ def canonical_task(name: str) -> str:
     return _TASK_NAMES.get(stripped.casefold(), stripped)
 
 
+def rows_of_task(text: str, at_least: int = 0) -> tuple[str, int]:
+    """Read TASK=N, a task and a number of its rows. Raises ValueError that says what to give."""
+    name, _, number = text.partition("=")
+    task = canonical_task(name)
+    if task not in TASKS or not (number.isascii() and number.isdecimal()) or int(number) < at_least:
+        least = f", N at least {at_least}" if at_least else ""
+        raise ValueError(f"{text}: give TASK=N with one of {', '.join(TASKS)}{least}")
+    return task, int(number)
+
+
 def task_group(name: str) -> str | None:
     """Give the group of a task, None for a task that VECBench does not have."""
     task = TASKS.get(canonical_task(name))

@@ -59,7 +59,7 @@ infer() { # SEED NAME CHECKPOINT DATA
 part "training data" "$MINI_DATA/manifest_train.json" "$EMOCALIBER_PYTHON" "$ROOT/data/build_mini.py" \
   --output-dir "$MINI_DATA" --split train --n-train "$N_TRAIN"
 part "test data" "$TEST_DATA/manifest_test.json" "$EMOCALIBER_PYTHON" "$ROOT/data/build_mini.py" \
-  --output-dir "$TEST_DATA" --n-test "$N_TEST" --n-test-of "FI-2=$N_TEST_VSA" --n-test-of "WebEmo-2=$N_TEST_VSA" \
+  --output-dir "$TEST_DATA" --n-test "$N_TEST" --test-rows "FI-2=$N_TEST_VSA" "WebEmo-2=$N_TEST_VSA" \
   --seed 1 --without-confidence
 
 runs=()

@@ -67,7 +67,7 @@ def test_records_are_the_published_ones_with_a_posterior(built: Path) -> None:
 
 
 def test_one_task_can_have_other_numbers_of_rows(built: Path, tmp_path: Path) -> None:
-    more = ("--n-test", "12", "--n-test-of", "FI-2=15", "--n-test-of", "Abstract-8=2")
+    more = ("--n-test", "12", "--test-rows", "FI-2=15", "Abstract-8=2")
     assert build(tmp_path, *more).returncode == 0
     records = lines(tmp_path / "test.jsonl")
     counts = Counter(record["task"] for record in records)
@@ -82,8 +82,8 @@ def test_one_task_can_have_other_numbers_of_rows(built: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("given", ["FI-3=5", "FI-2=0", "FI-2", "FI-2=\u0662"])
 def test_a_number_of_rows_for_no_task_is_refused(tmp_path: Path, given: str) -> None:
-    run = build(tmp_path / "out", "--n-test-of", given)
-    assert run.returncode == 2 and f"--n-test-of {given!r}: give TASK=N" in run.stderr
+    run = build(tmp_path / "out", "--test-rows", given)
+    assert run.returncode == 2 and f"--test-rows {given}: give TASK=N" in run.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -50,7 +50,7 @@ def test_the_plan_names_every_part_in_its_order(tmp_path: Path) -> None:
         "tables after seed 4",
     ]
     # The two tasks of ID VSA have rows of their own number.
-    assert "--n-test 500 --n-test-of FI-2=4000 --n-test-of WebEmo-2=4000 --seed 1" in plan["test data"]
+    assert "--n-test 500 --test-rows FI-2=4000 WebEmo-2=4000 --seed 1" in plan["test data"]
     seed4 = f"{tmp_path}/output/seed4"
     third = plan["seed 4, stage 3 with rlcr"]
     assert (

@@ -17,8 +17,8 @@ ROW = {"messages": [{"role": "user", "content": "<image>?"}, {"role": "assistant
 # Stands before the real ms-swift: prints how it would be started.
 SWIFT = """
 import os, sys
-print("SWIFT", *sys.argv[1:], f"NPROC={os.environ.get('NPROC_PER_NODE', '')}",
-      f"GPUS={os.environ.get('CUDA_VISIBLE_DEVICES', '')}")
+print("SWIFT", *sys.argv[1:], f"KEPT={os.environ.get('MALLOC_TRIM_THRESHOLD_', '')}",
+      f"NPROC={os.environ.get('NPROC_PER_NODE', '')}", f"GPUS={os.environ.get('CUDA_VISIBLE_DEVICES', '')}")
 """
 
 
@@ -65,6 +65,8 @@ def test_without_a_gpu_it_runs_on_the_cpu_and_passes_flags_on(tmp_path: Path) ->
     assert "--strict true" in line and "--check_model false" in line
     assert f"--dataset {tmp_path / 'rows.jsonl'} " in line
     assert line.endswith("NPROC= GPUS=")
+    # What a step frees stays with the process: 16 GiB of it.
+    assert " KEPT=17179869184 " in line
 
 
 @pytest.mark.parametrize(("n_gpu", "visible"), [("1", "0"), ("4", "0,1,2,3")])
