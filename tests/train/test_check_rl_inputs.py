@@ -119,7 +119,10 @@ def test_what_is_found_without_importing_verl(
         ("++reward.custom_reward_function.reward_kwargs.log=/proc/no/log", "cannot be written"),
         ("custom_reward_function.path=x.py", "set reward.custom_reward_function instead"),
         ("data.max_prompt_length=20", "16 of 16 prompts are longer than 20 tokens, up to"),
-        ("actor_rollout_ref.rollout.n=3", "24 rollouts on 1 GPUs do not make whole micro-batches"),
+        (
+            "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=24",
+            "128 rollouts on 1 GPUs do not make whole micro-batches",
+        ),
     ],
 )
 def test_what_verl_would_refuse_or_ignore(tmp_path: Path, parquet: Path, override: str, message: str) -> None:
