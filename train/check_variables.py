@@ -18,7 +18,7 @@ from pathlib import Path
 from emocaliber.command_line import CommandParser
 from emocaliber.jsonl import RecordError
 
-COUNTS = ("STEPS", "WARMUP_STEPS", "N_TRAIN", "N_SAMPLED_ROWS", "N_SAMPLES", "N_VAL", "N_GPU")
+COUNTS = ("STEPS", "WARMUP_STEPS", "N_TRAIN", "N_SAMPLED_ROWS", "N_SAMPLES", "N_VAL", "N_GPU", "N_JOBS")
 LIMITS = ("STALL_S", "RAY_CPUS", "MIN_PIXELS", "MAX_PIXELS", "MAX_IMAGE_TOKENS")
 WHOLE = {
     **dict.fromkeys((*COUNTS, *LIMITS), (1, math.inf)),

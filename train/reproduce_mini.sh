@@ -19,6 +19,7 @@ N_TEST_VSA="${N_TEST_VSA:-4000}" # but of FI-2 and WebEmo-2: what can be gained 
 README="${README:-$ROOT/train/README.md}"
 FIGURE="${FIGURE:-$ROOT/images/stage_evolution.png}"
 DRY_RUN="${DRY_RUN:-}"
+N_JOBS="${N_JOBS:-}" # as many as there are cores, or one on a GPU
 # What may be set for one stage is not for all of them. STEPS and LR reach stage 3, the same for every reward.
 unset MODEL DATASET SETTINGS OUTPUT_DIR SEED REWARD RECORDS VAL_RECORDS
 export SIZE=mini RL_ENGINE MINI_DATA N_TRAIN
@@ -28,7 +29,12 @@ source "$ROOT/setup_env.sh"
 given=()
 for seed in $SEEDS; do given+=("SEED=$seed"); done
 for reward in $REWARDS; do given+=("REWARD=$reward"); done
-"$EMOCALIBER_PYTHON" "$ROOT/train/check_variables.py" "${given[@]}"
+N_JOBS="$N_JOBS" "$EMOCALIBER_PYTHON" "$ROOT/train/check_variables.py" "${given[@]}"
+read -ra seeds <<<"$SEEDS"
+read -ra cores < <("$EMOCALIBER_PYTHON" -c 'import os; print(*sorted(os.sched_getaffinity(0)))')
+if [[ -n "$DRY_RUN" ]] || { [[ -z "$N_JOBS" ]] && nvidia-smi -L >/dev/null 2>&1; }; then N_JOBS=1; fi
+N_JOBS="${N_JOBS:-${#cores[@]}}"
+((N_JOBS <= ${#seeds[@]})) || N_JOBS="${#seeds[@]}"
 
 # Runs a command with its output in a log, unless the file that it leaves at its end is there.
 part() { # TITLE FILE COMMAND...
@@ -48,24 +54,21 @@ part() { # TITLE FILE COMMAND...
   fi
 }
 
-infer() { # SEED NAME CHECKPOINT DATA
-  local folder="$OUTPUT_ROOT/seed$1/evaluation/$2"
-  part "seed $1, answers of $2" "$folder/predictions.jsonl" "$EMOCALIBER_PYTHON" "$ROOT/inference/infer.py" \
-    --checkpoint "$OUTPUT_ROOT/seed$1/$3/final" --data "$4" --output-dir "$folder" --temperature 0.7 --seed 0 \
-    --max-new-tokens 256 --min-pixels 3136 --max-pixels 12544 --batch-size 256
-  runs+=("$1/$2=$folder/predictions.jsonl")
+answers_of() { # SEED NAME
+  echo "$OUTPUT_ROOT/seed$1/evaluation/$2/predictions.jsonl"
 }
 
-part "training data" "$MINI_DATA/manifest_train.json" "$EMOCALIBER_PYTHON" "$ROOT/data/build_mini.py" \
-  --output-dir "$MINI_DATA" --split train --n-train "$N_TRAIN"
-part "test data" "$TEST_DATA/manifest_test.json" "$EMOCALIBER_PYTHON" "$ROOT/data/build_mini.py" \
-  --output-dir "$TEST_DATA" --n-test "$N_TEST" --test-rows "FI-2=$N_TEST_VSA" "WebEmo-2=$N_TEST_VSA" \
-  --seed 1 --without-confidence
+infer() { # SEED NAME CHECKPOINT DATA
+  local file
+  file="$(answers_of "$1" "$2")"
+  part "seed $1, answers of $2" "$file" "$EMOCALIBER_PYTHON" "$ROOT/inference/infer.py" \
+    --checkpoint "$OUTPUT_ROOT/seed$1/$3/final" --data "$4" --output-dir "${file%/*}" --temperature 0.7 --seed 0 \
+    --max-new-tokens 256 --min-pixels 3136 --max-pixels 12544 --batch-size 256
+}
 
-runs=()
-for seed in $SEEDS; do
-  folder="$OUTPUT_ROOT/seed$seed"
-  of_seed=(env "SEED=$seed" "OUTPUT_ROOT=$folder" "IMAGE_ROOT=$MINI_DATA")
+run_seed() { # SEED
+  local seed=$1 folder="$OUTPUT_ROOT/seed$1" reward
+  local of_seed=(env "SEED=$seed" "OUTPUT_ROOT=$folder" "IMAGE_ROOT=$MINI_DATA")
   part "seed $seed, stage 1" "$folder/stage1/final/README.md" "${of_seed[@]}" bash "$ROOT/train/step1_example.sh"
   infer "$seed" stage1 stage1 "$TEST_DATA/test_without_confidence.jsonl"
   part "seed $seed, stage 2" "$folder/stage2/final/README.md" "${of_seed[@]}" bash "$ROOT/train/step2_example.sh"
@@ -77,6 +80,40 @@ for seed in $SEEDS; do
       bash "$ROOT/train/step3_example.sh"
     infer "$seed" "stage3_$reward" "stage3_$reward" "$TEST_DATA/test.jsonl"
   done
+}
+
+# Starts a seed on every N_JOBS-th core of this process, seeds that run at once on different ones.
+start_seed() { # PLACE
+  local of_job="" k
+  for ((k = $1 % N_JOBS % ${#cores[@]}; k < ${#cores[@]}; k += N_JOBS)); do of_job+="${of_job:+,}${cores[k]}"; done
+  (
+    taskset -cp "$of_job" "$BASHPID" >/dev/null
+    run_seed "${seeds[$1]}"
+  ) &
+  jobs[$1]=$!
+}
+
+# After a part that failed this script ends when the seeds beside it have ended.
+end() {
+  if (($? == 1)) && [[ -n "$(jobs -pr)" ]]; then echo "waits for the seeds beside it; Ctrl-C stops them" >&2; fi
+  wait
+}
+trap end EXIT
+
+part "training data" "$MINI_DATA/manifest_train.json" "$EMOCALIBER_PYTHON" "$ROOT/data/build_mini.py" \
+  --output-dir "$MINI_DATA" --split train --n-train "$N_TRAIN"
+part "test data" "$TEST_DATA/manifest_test.json" "$EMOCALIBER_PYTHON" "$ROOT/data/build_mini.py" \
+  --output-dir "$TEST_DATA" --n-test "$N_TEST" --test-rows "FI-2=$N_TEST_VSA" "WebEmo-2=$N_TEST_VSA" \
+  --seed 1 --without-confidence
+
+runs=() jobs=() started=0
+for place in "${!seeds[@]}"; do
+  while ((started < ${#seeds[@]} && started < place + N_JOBS)); do start_seed $((started++)); done
+  wait "${jobs[place]}"
+  seed="${seeds[place]}"
+  names=(stage1 stage2 stage2_held_out)
+  for reward in $REWARDS; do names+=("stage3_$reward"); done
+  for name in "${names[@]}"; do runs+=("$seed/$name=$(answers_of "$seed" "$name")"); done
   part "tables after seed $seed" "" "$EMOCALIBER_PYTHON" "$ROOT/train/compare_stages.py" "${runs[@]}" \
     --scenes "$TEST_DATA/test_scenes.jsonl" --output-dir "$OUTPUT_ROOT/comparison" --readme "$README" \
     --figure "$FIGURE" "$@"

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def test_the_plan_names_every_part_in_its_order(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def all_parts_done(folder: Path) -> None:
+def all_parts_done(folder: Path, seed: int = 0) -> None:
     """Leave what the parts before the tables leave: the models' names, predictions, scenes."""
     rng = random.Random(0)
     rows = []
@@ -99,10 +100,10 @@ def all_parts_done(folder: Path) -> None:
         "README.md": "<!-- stages: begin -->\n<!-- stages: end -->\n",
     }
     for stage in ("stage1", "stage2", "stage3_brier"):
-        files[f"output/seed0/{stage}/final/README.md"] = "the card, which is written last"
+        files[f"output/seed{seed}/{stage}/final/README.md"] = "the card, which is written last"
     for name in ("stage1", "stage2", "stage2_held_out", "stage3_brier"):
         text = "".join(json.dumps(row) + "\n" for row in rows)
-        files[f"output/seed0/evaluation/{name}/predictions.jsonl"] = text
+        files[f"output/seed{seed}/evaluation/{name}/predictions.jsonl"] = text
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
@@ -131,6 +132,35 @@ def test_a_part_that_fails_ends_it_and_names_its_log(tmp_path: Path) -> None:
     assert "put both where the tables go" in log.read_text()
     (tmp_path / "README.md").write_text("<!-- stages: begin -->\n<!-- stages: end -->\n")
     assert reproduce(tmp_path, "--draws", "100", SEEDS="0", REWARDS="brier").returncode == 0
+
+
+def test_seeds_side_by_side_share_the_cores_and_one_that_fails_leaves_the_others(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        all_parts_done(tmp_path, seed)
+    (tmp_path / "output/seed1/evaluation/stage2/predictions.jsonl").unlink()  # and the model has no weights
+    (tmp_path / "bin").mkdir()
+    spy = f'#!/bin/sh\necho "$2" >>"{tmp_path}/cores"\nexec "{shutil.which("taskset")}" "$@"\n'
+    (tmp_path / "bin" / "taskset").write_text(spy)
+    (tmp_path / "bin" / "taskset").chmod(0o755)
+    path = f"{tmp_path}/bin:{os.environ['PATH']}"
+    given = {"SEEDS": "0 1 2", "REWARDS": "brier", "N_JOBS": "2", "PATH": path}
+    run = reproduce(tmp_path, "--draws", "100", **given)
+    assert run.returncode == 1
+    assert "error: seed 1, answers of stage2 failed after " in run.stderr
+    assert "tables after seed 0: " in run.stdout and "tables after seed 1" not in run.stdout
+    assert "seed 2, answers of stage3_brier: is there" in run.stdout
+    assert "| stage 3, `brier` | 1 |" in (tmp_path / "README.md").read_text()
+    all_parts_done(tmp_path, 1)
+    run = reproduce(tmp_path, "--draws", "100", **given)
+    assert run.returncode == 0, run.stderr
+    assert "| stage 3, `brier` | 3 |" in (tmp_path / "README.md").read_text()
+    cores = [{int(core) for core in line.split(",")} for line in (tmp_path / "cores").read_text().split()]
+    assert len(cores) == 6, "a call for each seed in each run"
+    mine = os.sched_getaffinity(0)
+    assert all(core <= mine for core in cores)
+    if len(mine) > 1:
+        first, second = cores[3], next(core for core in cores[3:] if core != cores[3])
+        assert first | second == mine and not first & second
 
 
 @pytest.mark.parametrize("variable", ["MODEL", "REWARD"])
