@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # The claim of the paper on EmoCaliber-mini: all three stages from nothing, evaluated after each, for every seed, and
 # the rewards against each other at equal budget. Writes the tables of train/README.md and images/stage_evolution.png
-# after each seed; extra arguments go to train/compare_stages.py. Interrupt it at will: the same command goes on, and
-# what is done is not done again. To do a part again, remove its folder and those of what was made from it.
-# DRY_RUN=1 prints the commands of all parts and runs none.
+# after each seed. Interrupt it at will: the same command goes on, and what is done is not done again. To do a part
+# again, remove its folder and those of what was made from it. Without a GPU N_JOBS seeds run side by side, each on its
+# share of the cores, as a model this small does not fill two; each needs 4 GB of memory. DRY_RUN=1 prints the commands
+# of all parts and runs none.
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
@@ -19,26 +20,71 @@ N_TEST_VSA="${N_TEST_VSA:-4000}" # but of FI-2 and WebEmo-2: what can be gained 
 README="${README:-$ROOT/train/README.md}"
 FIGURE="${FIGURE:-$ROOT/images/stage_evolution.png}"
 DRY_RUN="${DRY_RUN:-}"
-N_JOBS="${N_JOBS:-}" # as many as there are cores, or one on a GPU
+N_JOBS="${N_JOBS:-}"   # as many as there are cores, but one on a GPU
+DRAWS="${DRAWS:-2000}" # of the bootstrap
 # What may be set for one stage is not for all of them. STEPS and LR reach stage 3, the same for every reward.
 unset MODEL DATASET SETTINGS OUTPUT_DIR SEED REWARD RECORDS VAL_RECORDS
 export SIZE=mini RL_ENGINE MINI_DATA N_TRAIN
 
 source "$ROOT/setup_env.sh"
 [[ -n "${EMOCALIBER_SUPERVISED:-}" ]] || exec "$EMOCALIBER_PYTHON" -m emocaliber.supervise "$0" "$@"
-given=()
-for seed in $SEEDS; do given+=("SEED=$seed"); done
+if (($#)); then
+  echo "error: $1: takes no arguments; see the variables at its head" >&2
+  exit 2
+fi
+given=("N_JOBS=$N_JOBS" "DRAWS=$DRAWS" "N_TEST=$N_TEST" "N_TEST_VSA=$N_TEST_VSA") seeds=()
+for seed in $SEEDS; do given+=("SEED=$seed") seeds+=("$seed"); done
 for reward in $REWARDS; do given+=("REWARD=$reward"); done
-N_JOBS="$N_JOBS" "$EMOCALIBER_PYTHON" "$ROOT/train/check_variables.py" "${given[@]}"
-read -ra seeds <<<"$SEEDS"
-read -ra cores < <("$EMOCALIBER_PYTHON" -c 'import os; print(*sorted(os.sched_getaffinity(0)))')
-if [[ -n "$DRY_RUN" ]] || { [[ -z "$N_JOBS" ]] && nvidia-smi -L >/dev/null 2>&1; }; then N_JOBS=1; fi
+"$EMOCALIBER_PYTHON" "$ROOT/train/check_variables.py" "${given[@]}"
+if [[ -z "${seeds[*]}" || -n "$(printf '%s\n' "${seeds[@]}" | sort | uniq -d)" ]]; then
+  echo "error: SEEDS=$SEEDS: give different seeds, at least one" >&2
+  exit 2
+fi
+cores=()
+for core in $("$EMOCALIBER_PYTHON" -c 'import os; print(*sorted(os.sched_getaffinity(0)))'); do cores+=("$core"); done
+if nvidia-smi -L >/dev/null 2>&1; then
+  if ((${N_JOBS:-1} > 1)); then
+    echo "error: N_JOBS=$N_JOBS: on a GPU seeds run one after another; leave it out" >&2
+    exit 2
+  fi
+  N_JOBS=1
+fi
+[[ -z "$DRY_RUN" ]] || N_JOBS=1
 N_JOBS="${N_JOBS:-${#cores[@]}}"
 ((N_JOBS <= ${#seeds[@]})) || N_JOBS="${#seeds[@]}"
 
-# Runs a command with its output in a log, unless the file that it leaves at its end is there.
+# What decides the results, as at the first start: a part that is there is taken as made with the same.
+decided() {
+  local name
+  for name in RL_ENGINE N_TRAIN N_TEST N_TEST_VSA WARMUP_STEPS N_SAMPLED_ROWS N_SAMPLES STEPS LR; do
+    echo "$name=${!name:-}"
+  done
+  cd "$ROOT/train/settings" && sha256sum warmup_mini.yaml stage{1,2}_mini.yaml stage3_mini*.yaml
+}
+if [[ -z "$DRY_RUN" ]]; then
+  mkdir -p "$OUTPUT_ROOT"
+  exec 9>"$OUTPUT_ROOT/.lock"
+  if ! flock -n 9; then
+    echo "error: $OUTPUT_ROOT: another reproduction writes there; wait, end it, or give another OUTPUT_ROOT" >&2
+    exit 2
+  fi
+  if [[ ! -f "$OUTPUT_ROOT/run.txt" && -d "$OUTPUT_ROOT/logs" && "${RESUME_UNKNOWN:-}" != 1 ]]; then
+    echo "error: $OUTPUT_ROOT holds results and no run.txt that says with what they were made; give another" \
+      "OUTPUT_ROOT, or RESUME_UNKNOWN=1 if they are of these very settings" >&2
+    exit 2
+  fi
+  [[ -f "$OUTPUT_ROOT/run.txt" ]] || decided >"$OUTPUT_ROOT/run.txt"
+  if ! differences="$(diff "$OUTPUT_ROOT/run.txt" <(decided))"; then
+    differences="$(sed -n 's/^< /then /p; s/^> /now /p' <<<"$differences" | paste -sd,)"
+    echo "error: $OUTPUT_ROOT was begun otherwise, $differences; give the same, or another OUTPUT_ROOT" >&2
+    exit 2
+  fi
+fi
+
+# Runs a command with its output in a log, unless the file that it leaves at its end is there. Where the user stops it
+# there is nothing to say.
 part() { # TITLE FILE COMMAND...
-  local title=$1 file=$2 start=$SECONDS log
+  local title=$1 file=$2 start=$SECONDS log status=0
   log="${title//, /-}"
   log="$OUTPUT_ROOT/logs/${log// /_}.log"
   shift 2
@@ -46,11 +92,16 @@ part() { # TITLE FILE COMMAND...
     echo "$title:$(printf ' %q' "$@")"
   elif [[ -f "$file" ]]; then
     echo "$title: is there"
-  elif mkdir -p "${log%/*}" && "$@" >>"$log" 2>&1; then
-    echo "$title: $((SECONDS - start)) s"
   else
-    echo "error: $title failed after $((SECONDS - start)) s; see $log, then start this script again to go on" >&2
-    exit 1
+    mkdir -p "${log%/*}"
+    "$@" >>"$log" 2>&1 || status=$?
+    if ((status == 0)); then
+      echo "$title: $((SECONDS - start)) s"
+    elif ((status != 129 && status != 130 && status != 143)); then
+      echo "error: $title failed after $((SECONDS - start)) s; see $log; what does not need it is done, then start" \
+        "this script again" >&2
+    fi
+    ((status == 0)) || exit "$status"
   fi
 }
 
@@ -93,29 +144,26 @@ start_seed() { # PLACE
   jobs[$1]=$!
 }
 
-# After a part that failed this script ends when the seeds beside it have ended.
-end() {
-  if (($? == 1)) && [[ -n "$(jobs -pr)" ]]; then echo "waits for the seeds beside it; Ctrl-C stops them" >&2; fi
-  wait
-}
-trap end EXIT
-
-part "training data" "$MINI_DATA/manifest_train.json" "$EMOCALIBER_PYTHON" "$ROOT/data/build_mini.py" \
+part "training data" "" "$EMOCALIBER_PYTHON" "$ROOT/data/build_mini.py" \
   --output-dir "$MINI_DATA" --split train --n-train "$N_TRAIN"
-part "test data" "$TEST_DATA/manifest_test.json" "$EMOCALIBER_PYTHON" "$ROOT/data/build_mini.py" \
+part "test data" "" "$EMOCALIBER_PYTHON" "$ROOT/data/build_mini.py" \
   --output-dir "$TEST_DATA" --n-test "$N_TEST" --test-rows "FI-2=$N_TEST_VSA" "WebEmo-2=$N_TEST_VSA" \
   --seed 1 --without-confidence
 
-runs=() jobs=() started=0
+runs=() jobs=() started=0 failed=""
 for place in "${!seeds[@]}"; do
   while ((started < ${#seeds[@]} && started < place + N_JOBS)); do start_seed $((started++)); done
-  wait "${jobs[place]}"
+  if ! wait "${jobs[place]}"; then
+    failed=1
+    continue
+  fi
   seed="${seeds[place]}"
   names=(stage1 stage2 stage2_held_out)
   for reward in $REWARDS; do names+=("stage3_$reward"); done
   for name in "${names[@]}"; do runs+=("$seed/$name=$(answers_of "$seed" "$name")"); done
-  part "tables after seed $seed" "" "$EMOCALIBER_PYTHON" "$ROOT/train/compare_stages.py" "${runs[@]}" \
+  (part "tables after seed $seed" "" "$EMOCALIBER_PYTHON" "$ROOT/train/compare_stages.py" "${runs[@]}" \
     --scenes "$TEST_DATA/test_scenes.jsonl" --output-dir "$OUTPUT_ROOT/comparison" --readme "$README" \
-    --figure "$FIGURE" "$@"
+    --figure "$FIGURE" --draws "$DRAWS") || failed=1
 done
+[[ -z "$failed" ]] || exit 1
 [[ -n "$DRY_RUN" ]] || cat "$OUTPUT_ROOT/comparison/verdicts.txt"

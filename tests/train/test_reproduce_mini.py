@@ -1,21 +1,25 @@
 """The reproduction's plan, and that it goes on from what is there: no training, no inference."""
 
+import fcntl
 import json
 import os
 import random
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from emocaliber.mini.chains import reasoning
 from emocaliber.mini.scene import Scene
-from emocaliber.prompts import conversation
 from emocaliber.response import render
 
 ROOT = Path(__file__).parents[2]
 SCENE = Scene("photo", "sunny", "meadow", "flower", "standing", "smiling", "near", "none", None, -1, 3)
+
+
+FEW = {"N_TRAIN": "60", "N_TEST": "1", "N_TEST_VSA": "60", "DRAWS": "100", "REWARDS": "brier"}
 
 
 def reproduce(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -33,7 +37,7 @@ def reproduce(folder: Path, *arguments: str, **variables: str) -> subprocess.Com
 def test_the_plan_names_every_part_in_its_order(tmp_path: Path) -> None:
     # Variables that are for one stage alone must not reach all of them.
     stray = {"MODEL": "/elsewhere", "DATASET": "/elsewhere.jsonl", "REWARD": "rewarding_doubt"}
-    run = reproduce(tmp_path, "--draws", "500", DRY_RUN="1", SEEDS="3 4", REWARDS="brier rlcr", **stray)
+    run = reproduce(tmp_path, DRY_RUN="1", DRAWS="500", SEEDS="3\n4", REWARDS="brier rlcr", **stray)
     assert run.returncode == 0, run.stderr
     plan = dict(line.split(": ", 1) for line in run.stdout.splitlines())
     of_seed = ["stage 1", "answers of stage1", "stage 2", "answers of stage2", "answers of stage2_held_out"]
@@ -73,32 +77,18 @@ def test_the_plan_names_every_part_in_its_order(tmp_path: Path) -> None:
 
 
 def all_parts_done(folder: Path, seed: int = 0) -> None:
-    """Leave what the parts before the tables leave: the models' names, predictions, scenes."""
+    """Leave what the parts before the tables leave: the data, the models' cards, predictions."""
+    build = [sys.executable, str(ROOT / "data" / "build_mini.py"), "--output-dir"]
+    subprocess.run([*build, str(folder / "mini"), "--split", "train", "--n-train", "60"], check=True)
+    rows_of_task = ["--n-test", "1", "--test-rows", "FI-2=60", "WebEmo-2=60"]
+    test = [*rows_of_task, "--seed", "1", "--without-confidence"]
+    subprocess.run([*build, str(folder / "test"), *test], check=True)
     rng = random.Random(0)
-    rows = []
-    for number in range(60):
-        p = 0.5 + 0.4 * rng.random()
-        truth = "positive" if rng.random() < p else "negative"
-        rows.append(
-            {
-                "id": f"r{number}",
-                "image": f"{number}.jpg",
-                "conversations": conversation(f"{number}.jpg", ["positive", "negative"]),
-                "task": "FI-2",
-                "ground_truth": truth,
-                "candidates": ["positive", "negative"],
-                "posterior": {"positive": p, "negative": 1 - p},
-                "response": render(reasoning(SCENE, "positive", rng), "positive", round(p, 2)),
-            }
-        )
-    files = {
-        "mini/manifest_train.json": "{}",
-        "test/manifest_test.json": "{}",
-        "test/test_scenes.jsonl": "".join(
-            json.dumps({"id": row["id"], "scene": SCENE.to_json()}) + "\n" for row in rows
-        ),
-        "README.md": "<!-- stages: begin -->\n<!-- stages: end -->\n",
-    }
+    rows = [json.loads(line) for line in (folder / "test" / "test.jsonl").read_text().splitlines()]
+    for row in rows:
+        answer, p = max(row["posterior"].items(), key=lambda item: item[1])
+        row["response"] = render(reasoning(SCENE, answer, rng), answer, round(p, 2))
+    files = {"README.md": "<!-- stages: begin -->\n<!-- stages: end -->\n"}
     for stage in ("stage1", "stage2", "stage3_brier"):
         files[f"output/seed{seed}/{stage}/final/README.md"] = "the card, which is written last"
     for name in ("stage1", "stage2", "stage2_held_out", "stage3_brier"):
@@ -111,10 +101,11 @@ def all_parts_done(folder: Path, seed: int = 0) -> None:
 
 def test_what_is_there_is_not_done_again(tmp_path: Path) -> None:
     all_parts_done(tmp_path)
-    run = reproduce(tmp_path, "--draws", "100", SEEDS="0", REWARDS="brier")
+    run = reproduce(tmp_path, SEEDS="0", **FEW)
     assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
-    assert [line.split(": ")[1] for line in lines[:9]] == ["is there"] * 9
+    assert [line.split(": ")[0] for line in lines[:2]] == ["training data", "test data"]
+    assert [line.split(": ")[1] for line in lines[2:9]] == ["is there"] * 7
     assert lines[9].startswith("tables after seed 0: ") and lines[9].endswith(" s")
     assert lines[10].startswith("stage 3, `brier`, ID VSA: ECE lower: ")
     readme = (tmp_path / "README.md").read_text()
@@ -122,16 +113,56 @@ def test_what_is_there_is_not_done_again(tmp_path: Path) -> None:
     assert (tmp_path / "evolution.png").is_file()
 
 
-def test_a_part_that_fails_ends_it_and_names_its_log(tmp_path: Path) -> None:
+def test_results_of_other_settings_are_not_taken(tmp_path: Path) -> None:
+    all_parts_done(tmp_path)
+    assert reproduce(tmp_path, SEEDS="0", **FEW).returncode == 0
+    run = reproduce(tmp_path, SEEDS="0", STEPS="7", **FEW)
+    assert run.returncode == 2
+    assert run.stderr.splitlines()[-1] == (
+        f"error: {tmp_path}/output was begun otherwise, then STEPS=,now STEPS=7; give the same, "
+        "or another OUTPUT_ROOT"
+    )
+    (tmp_path / "output" / "run.txt").unlink()
+    run = reproduce(tmp_path, SEEDS="0", **FEW)
+    assert run.returncode == 2 and "no run.txt that says with what they were made" in run.stderr
+    assert reproduce(tmp_path, SEEDS="0", RESUME_UNKNOWN="1", **FEW).returncode == 0
+
+
+def test_two_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    (tmp_path / "output").mkdir()
+    with (tmp_path / "output" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run = reproduce(tmp_path, **FEW)
+    assert run.returncode == 2 and "another reproduction writes there" in run.stderr
+    assert {path.name for path in tmp_path.rglob("*")} == {"output", ".lock"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "message"),
+    [
+        ((), {"SEEDS": "1 2 1"}, "SEEDS=1 2 1: give different seeds, at least one"),
+        ((), {"SEEDS": " "}, "SEEDS= : give different seeds, at least one"),
+        (("--draws", "7"), {}, "--draws: takes no arguments"),
+    ],
+)
+def test_what_makes_no_plan_is_told(
+    tmp_path: Path, arguments: tuple[str, ...], variables: dict[str, str], message: str
+) -> None:
+    run = reproduce(tmp_path, *arguments, DRY_RUN="1", **variables)
+    assert run.returncode == 2 and run.stderr.splitlines()[-1].startswith(f"error: {message}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tables_that_fail_name_their_log(tmp_path: Path) -> None:
     all_parts_done(tmp_path)
     (tmp_path / "README.md").write_text("no markers\n")
-    run = reproduce(tmp_path, SEEDS="0", REWARDS="brier")
+    run = reproduce(tmp_path, SEEDS="0", **FEW)
     assert run.returncode == 1
     log = tmp_path / "output" / "logs" / "tables_after_seed_0.log"
     assert "error: tables after seed 0 failed after " in run.stderr and f"see {log}" in run.stderr
     assert "put both where the tables go" in log.read_text()
     (tmp_path / "README.md").write_text("<!-- stages: begin -->\n<!-- stages: end -->\n")
-    assert reproduce(tmp_path, "--draws", "100", SEEDS="0", REWARDS="brier").returncode == 0
+    assert reproduce(tmp_path, SEEDS="0", **FEW).returncode == 0
 
 
 def test_seeds_side_by_side_share_the_cores_and_one_that_fails_leaves_the_others(tmp_path: Path) -> None:
@@ -143,17 +174,16 @@ def test_seeds_side_by_side_share_the_cores_and_one_that_fails_leaves_the_others
     (tmp_path / "bin" / "taskset").write_text(spy)
     (tmp_path / "bin" / "taskset").chmod(0o755)
     path = f"{tmp_path}/bin:{os.environ['PATH']}"
-    given = {"SEEDS": "0 1 2", "REWARDS": "brier", "N_JOBS": "2", "PATH": path}
-    run = reproduce(tmp_path, "--draws", "100", **given)
+    given = {"SEEDS": "0 1 2", "N_JOBS": "2", "PATH": path, **FEW}
+    run = reproduce(tmp_path, **given)
     assert run.returncode == 1
     assert "error: seed 1, answers of stage2 failed after " in run.stderr
-    assert "tables after seed 0: " in run.stdout and "tables after seed 1" not in run.stdout
-    assert "seed 2, answers of stage3_brier: is there" in run.stdout
-    assert "| stage 3, `brier` | 1 |" in (tmp_path / "README.md").read_text()
+    assert "tables after seed 2: " in run.stdout and "tables after seed 1" not in run.stdout
+    assert "training seeds 0, 2." in " ".join((tmp_path / "README.md").read_text().split())
     all_parts_done(tmp_path, 1)
-    run = reproduce(tmp_path, "--draws", "100", **given)
+    run = reproduce(tmp_path, **given)
     assert run.returncode == 0, run.stderr
-    assert "| stage 3, `brier` | 3 |" in (tmp_path / "README.md").read_text()
+    assert "training seeds 0, 1, 2." in " ".join((tmp_path / "README.md").read_text().split())
     cores = [{int(core) for core in line.split(",")} for line in (tmp_path / "cores").read_text().split()]
     assert len(cores) == 6, "a call for each seed in each run"
     mine = os.sched_getaffinity(0)
