@@ -32,7 +32,7 @@ flips = st.lists(st.integers(0, 63), max_size=8, unique=True).map(lambda bits: s
 
 
 @given(st.lists(flips, max_size=25), st.integers(0, 2**64 - 1), st.integers(0, 7))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_pair_within_the_radius_and_no_other(changes: list[int], centre: int, radius: int) -> None:
     hashes = [centre ^ change for change in changes]
     assert found(hashes, radius) == by_comparing_all(hashes, radius)

@@ -362,7 +362,7 @@ JSON = st.recursive(
 
 
 @pytest.mark.parametrize("kind", sorted(file_kinds.CHECKS))
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_no_row_is_so_wrong_that_a_check_fails(kind: str, data: st.DataObject) -> None:
     whole = {

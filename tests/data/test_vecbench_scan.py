@@ -114,9 +114,11 @@ def test_an_interrupted_build_goes_on(number: signal.Signals, slow_fi: Path, tmp
     process = run(fi, output)
     while process.poll() is None and not (log.exists() and log.stat().st_size > 15 * 4096):
         time.sleep(0.005)
+    os.kill(process.pid, signal.SIGSTOP)  # it must not end while another one is turned away
     workers = children(process.pid)
     second = build([fi], output)
     os.kill(process.pid, number)
+    os.kill(process.pid, signal.SIGCONT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == (130 if number == signal.SIGINT else -number), err
     assert (second.returncode, second.stderr) == (

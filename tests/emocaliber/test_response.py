@@ -506,7 +506,6 @@ WORDS = st.one_of(
     has_confidence=st.booleans(),
     after=st.sampled_from(("", "x", "<", "<|im_end|>", "</think>")),
 )
-@settings(deadline=None)
 def test_an_answer_to_the_letter_is_read_as_any_other(spaces, texts, has_confidence, after):
     """The short way for answers that follow the grammar gives what the long way gives."""
     gap = iter(spaces)

@@ -66,7 +66,7 @@ def test_sections_need_not_be_bounded():
 @pytest.mark.parametrize("labels", [("positive", "negative"), ODD])
 @pytest.mark.parametrize("name", PROMPTS)
 @given(data=st.data())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_every_match_is_read_without_repairs(name, labels, data):
     text = data.draw(st.from_regex(response_pattern(name, labels, longest_section=8), fullmatch=True))
     parsed, prompt = parse(text, labels), PROMPTS[name]

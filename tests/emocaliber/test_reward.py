@@ -273,14 +273,3 @@ def test_time_is_linear(text, strict):
     begin = time.process_time()
     reward(THINK + text * (1_000_000 // len(text)) + "</answer><confidence>" + "9" * 100_000, strict=strict)
     assert time.process_time() - begin < 10
-
-
-def test_speed():
-    """Half of what one core does (`describe_rewards.py --benchmark`), so that a slow machine passes."""
-    best_s = math.inf
-    for _ in range(5):
-        begin = time.process_time()
-        for _ in range(2000):
-            reward(JOY)
-        best_s = min(best_s, time.process_time() - begin)
-    assert 2000 / best_s > 50_000

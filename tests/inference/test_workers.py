@@ -38,6 +38,10 @@ starts = [line.split()[0] for line in open(folder / "starts")].count(str(argumen
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
+def wait_for_starts(number):
+    while len(open(folder / "starts").readlines()) < number:
+        time.sleep(0.005)
+
 def does(worker, start, n):
 {does}
 
@@ -105,7 +109,9 @@ def test_all_rows_are_done_once_and_counted(job: Callable[..., Job]) -> None:
 def test_one_that_is_killed_is_replaced_and_only_the_row_in_its_hands_asked_again(
     job: Callable[..., Job],
 ) -> None:
-    running = job("worker == 0 and start == 1 and n == 5 and die()", 60)
+    # Else the other one could do all rows before its replacement has started.
+    does = "worker == 0 and start == 1 and n == 5 and die()\nworker == 1 and n == 20 and wait_for_starts(3)"
+    running = job(does, 60)
     assert running.wait() == []
     assert sorted(running.written()) == sorted(running.ids)
     (again,) = [row for row in set(running.asked()) if running.asked().count(row) > 1]

@@ -68,7 +68,7 @@ def test_each_leading_entry_has_its_own_number():
 
 
 @given(ANSWERS.filter(bool))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_both_equal_scikit_learn(rows):
     truth, predicted = split(rows)
     as_published = ["unknown" if answer is None else answer for answer in predicted]

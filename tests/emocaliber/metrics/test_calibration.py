@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from emocaliber.metrics import calibration
@@ -167,7 +167,6 @@ def test_bayes_accuracy_by_hand():
 
 
 @given(ROWS, st.randoms(use_true_random=False))
-@settings(deadline=None)
 def test_the_order_of_the_rows_changes_no_digit(rows, shuffler):
     shuffled = list(rows)
     shuffler.shuffle(shuffled)
@@ -181,7 +180,6 @@ def test_the_order_of_the_rows_changes_no_digit(rows, shuffler):
 
 
 @given(ROWS.filter(bool))
-@settings(deadline=None)
 def test_bounds_and_the_bins_hold_every_row(rows):
     stated, correct = columns(rows)
     bins = reliability_bins(level_counts(stated, correct))

@@ -46,7 +46,6 @@ def mean(values):
 
 
 @given(ROWS)
-@settings(deadline=None)
 def test_brier_auroc_and_average_precision_equal_scikit_learn(rows):
     levels, c, right = columns(rows)
     assert brier(levels) == pytest.approx(brier_score_loss(right, c, pos_label=1), **exactly)
@@ -57,14 +56,12 @@ def test_brier_auroc_and_average_precision_equal_scikit_learn(rows):
 
 
 @given(ROWS)
-@settings(deadline=None)
 def test_ece_equals_its_definition_in_fractions(rows):
     expected = sum(len(one) * abs(mean([right - c for c, right in one])) for one in by_bin(rows)) / len(rows)
     assert ece(columns(rows)[0]) == pytest.approx(float(expected), **exactly)
 
 
 @given(ROWS)
-@settings(deadline=None)
 def test_debiased_ece_takes_off_the_excess_of_a_folded_normal(rows):
     total = 0.0
     for one in by_bin(rows):
@@ -76,7 +73,6 @@ def test_debiased_ece_takes_off_the_excess_of_a_folded_normal(rows):
 
 
 @given(ROWS)
-@settings(deadline=None)
 def test_equal_mass_ece_equals_rows_cut_into_ten_shares_of_their_level(rows):
     right_at = {level: mean([int(right) for c, right in rows if c == level]) for level, _ in rows}
     shares = [right_at[c] - Fraction(c, 100) for c, _ in sorted(rows) for _ in range(10)]
@@ -86,7 +82,7 @@ def test_equal_mass_ece_equals_rows_cut_into_ten_shares_of_their_level(rows):
 
 
 @given(st.lists(st.tuples(st.sampled_from((20, 50, 90)), st.booleans()), min_size=1, max_size=5))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_equal_mass_ece_is_at_most_its_mean_over_the_orders_of_tied_rows(rows):
     over_orders = []
     for order in itertools.permutations(rows):
@@ -106,7 +102,6 @@ def test_equal_mass_ece_has_none_of_the_gap_that_an_order_of_tied_rows_would_add
 
 
 @given(ROWS.filter(lambda rows: len(rows) > 1))  # model-diagnostics does not take a single row
-@settings(deadline=None)
 def test_brier_parts_equal_model_diagnostics_and_add_up(rows):
     levels, c, right = columns(rows)
     parts = brier_parts(levels)

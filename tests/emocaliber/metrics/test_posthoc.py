@@ -87,7 +87,7 @@ ROWS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(ROWS, st.sampled_from(sorted(FITS)))
 def test_no_map_leaves_the_unit_interval_or_bends_back(rows, name):
     c, right = map(list, zip(*rows, strict=True))

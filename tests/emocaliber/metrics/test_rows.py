@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from emocaliber.metrics.counts import level_counts, tenth_of
@@ -127,7 +127,6 @@ def test_different_lengths_are_refused():
 
 
 @given(IMAGES, st.sampled_from(((0,), (1, 2), (0, 1, 2))))
-@settings(deadline=None)
 def test_the_data_itself_is_counted_as_it_is(images, tasks):
     rows = as_rows(images)
     found = patterns(rows.cell, rows.image)
@@ -141,7 +140,6 @@ def test_the_data_itself_is_counted_as_it_is(images, tasks):
 
 
 @given(IMAGES, st.sampled_from(((0,), (1, 2), (0, 1, 2))), st.integers(0, 2**32 - 1))
-@settings(deadline=None)
 def test_a_weighting_counts_the_images_that_it_draws_written_out(images, tasks, seed):
     rows = as_rows(images)
     found = patterns(rows.cell, rows.image)
@@ -158,7 +156,6 @@ def test_a_weighting_counts_the_images_that_it_draws_written_out(images, tasks, 
 
 
 @given(IMAGES, st.randoms(use_true_random=False))
-@settings(deadline=None)
 def test_the_order_of_images_and_of_their_rows_changes_no_count(images, shuffler):
     shuffled = [list(image) for image in images]
     shuffler.shuffle(shuffled)

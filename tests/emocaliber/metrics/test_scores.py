@@ -58,7 +58,7 @@ def test_the_names_are_those_of_the_scores_each_once():
 
 
 @given(ROWS)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_each_score_is_its_metric(rows):
     found = {name: float(values[0]) for name, values in scores(counted(rows)).items()}
     correct = [truth == label for truth, label, _ in rows]
@@ -128,7 +128,7 @@ def test_a_draw_without_a_row_has_no_number():
 
 
 @given(ROWS, st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_the_order_of_the_rows_changes_no_digit(rows, shuffler):
     shuffled = list(rows)
     shuffler.shuffle(shuffled)
@@ -138,7 +138,7 @@ def test_the_order_of_the_rows_changes_no_digit(rows, shuffler):
 
 
 @given(ROWS)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_the_table_is_that_of_the_rows_at_or_above_each_threshold(rows):
     for threshold, (n, coverage, acc, f1) in table(rows).items():
         kept = [row for row in rows if row[2] is not None and row[2] >= Decimal(threshold)]
@@ -153,7 +153,6 @@ def test_the_table_is_that_of_the_rows_at_or_above_each_threshold(rows):
 
 
 @given(ROWS)
-@settings(deadline=None)
 def test_the_curve_agrees_with_the_table(rows):
     points = selective.selective_curve(counted(rows).levels.first())
     for threshold, (n, _, acc, _) in table(rows).items():
@@ -163,7 +162,6 @@ def test_the_curve_agrees_with_the_table(rows):
 
 
 @given(ROWS)
-@settings(deadline=None)
 def test_at_zero_everything_stated_is_kept(rows):
     stated = [row for row in rows if row[2] is not None]
     counts = counted(rows)

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from emocaliber.metrics.accuracy import accuracy
@@ -147,7 +147,6 @@ def test_at_least_sums_the_bins_from_the_top():
 
 
 @given(ROWS, st.randoms(use_true_random=False))
-@settings(deadline=None)
 def test_the_order_of_the_rows_changes_no_digit(rows, shuffler):
     shuffled = list(rows)
     shuffler.shuffle(shuffled)
@@ -157,7 +156,6 @@ def test_the_order_of_the_rows_changes_no_digit(rows, shuffler):
 
 
 @given(ROWS.filter(bool))
-@settings(deadline=None)
 def test_the_end_of_the_curve_is_everything_stated(rows):
     confidence, correct = columns(rows)
     points = selective_curve(level_counts(confidence, correct))

@@ -67,7 +67,7 @@ def error_rate_of(wrong, percent):
 
 
 @given(TINY)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_each_area_and_risk_is_the_mean_over_all_orders_of_the_tied_rows(rows):
     orders, found = list(wrong_in_each_order(rows)), rank(rows)
     assert aurc(found) == pytest.approx(mean(map(mean_of_error_rates, orders)), **exactly)
@@ -80,7 +80,6 @@ def test_each_area_and_risk_is_the_mean_over_all_orders_of_the_tied_rows(rows):
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=100))
-@settings(deadline=None)
 def test_without_ties_aurc_is_the_mean_of_the_error_rates(correct):
     rows = list(zip(range(100, 0, -1), correct, strict=False))
     wrong = [int(not right) for right in correct]
@@ -88,7 +87,6 @@ def test_without_ties_aurc_is_the_mean_of_the_error_rates(correct):
 
 
 @given(ROWS)
-@settings(deadline=None)
 def test_eaurc_is_what_is_above_the_best_order(rows):
     wrong = sorted(int(not right) for _, right in rows)
     found = rank(rows)
@@ -99,7 +97,6 @@ def test_eaurc_is_what_is_above_the_best_order(rows):
 
 
 @given(ROWS)
-@settings(deadline=None)
 def test_augrc_is_auroc_and_accuracy_in_one_and_a_trapezoid(rows):
     right = np.array([right for _, right in rows], dtype=float)
     places = np.array([place(row) for row in rows])
@@ -114,7 +111,6 @@ def test_augrc_is_auroc_and_accuracy_in_one_and_a_trapezoid(rows):
 
 
 @given(ROWS, st.sampled_from((5, 10, 20)))
-@settings(deadline=None)
 def test_coverage_at_risk_is_the_largest_share_on_a_fine_grid(rows, percent):
     ends = sorted({place(row) for row in rows}, reverse=True)
     kept = [0, *(sum(place(row) >= end for row in rows) for end in ends)]

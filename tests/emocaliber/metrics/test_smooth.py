@@ -119,7 +119,7 @@ def test_no_rows_with_a_confidence_have_no_number(rows):
 
 
 @given(ROWS)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_bounds_and_symmetry(rows):
     c, right = np.array([row[0] for row in rows]), np.array([float(row[1]) for row in rows])
     value = smooth(c, right)
@@ -130,7 +130,7 @@ def test_bounds_and_symmetry(rows):
 
 
 @given(ROWS, st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_the_order_of_the_rows_changes_no_digit(rows, shuffler):
     shuffled = list(rows)
     shuffler.shuffle(shuffled)

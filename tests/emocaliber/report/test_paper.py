@@ -439,7 +439,7 @@ def test_the_order_of_the_rows_changes_no_digit(shuffler):
     assert again.metric_conf_log() == paper.metric_conf_log()
 
 
-@settings(max_examples=40, deadline=None)  # the first example imports scikit-learn
+@settings(max_examples=40)  # the first example imports scikit-learn
 @given(
     st.lists(
         st.tuples(st.sampled_from(["a", "b", "c"]), st.sampled_from("abcx"), st.integers(0, 20)), min_size=2
