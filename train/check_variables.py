@@ -19,12 +19,13 @@ from emocaliber.command_line import CommandParser
 from emocaliber.jsonl import RecordError
 
 COUNTS = ("STEPS", "WARMUP_STEPS", "N_TRAIN", "N_SAMPLED_ROWS", "N_SAMPLES", "N_VAL", "N_GPU")
-REPRODUCTION = ("N_JOBS", "N_TEST", "N_TEST_VSA", "DRAWS")
+REPRODUCTION = ("N_JOBS", "N_TEST", "N_TEST_VSA")
 LIMITS = ("STALL_S", "RAY_CPUS", "MIN_PIXELS", "MAX_PIXELS", "MAX_IMAGE_TOKENS")
 WHOLE = {
     **dict.fromkeys((*COUNTS, *REPRODUCTION, *LIMITS), (1, math.inf)),
     "SEED": (0, 2**32 - 1),
     "MAX_DECODED_IMAGES": (0, math.inf),
+    "DRAWS": (100, math.inf),  # as compare_stages.py
 }
 REAL = {
     "LR": (1e-12, 1),

@@ -54,13 +54,12 @@ N_JOBS="${N_JOBS:-${#cores[@]}}"
 ((N_JOBS <= ${#seeds[@]})) || N_JOBS="${#seeds[@]}"
 
 # What decides the results, as at the first start: a part that is there is taken as made with the same.
-decided() {
-  local name
+decided() ( # with a folder of its own, as README and FIGURE may be relative
   for name in RL_ENGINE N_TRAIN N_TEST N_TEST_VSA WARMUP_STEPS N_SAMPLED_ROWS N_SAMPLES STEPS LR; do
     echo "$name=${!name:-}"
   done
   cd "$ROOT/train/settings" && sha256sum warmup_mini.yaml stage{1,2}_mini.yaml stage3_mini*.yaml
-}
+)
 if [[ -z "$DRY_RUN" ]]; then
   mkdir -p "$OUTPUT_ROOT"
   exec 9>"$OUTPUT_ROOT/.lock"

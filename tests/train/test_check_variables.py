@@ -62,6 +62,7 @@ def test_what_makes_sense_is_taken_and_what_is_unset_has_its_default(tmp_path: P
         ("reproduce_mini.sh", {"SEEDS": "0 x"}),
         ("reproduce_mini.sh", {"REWARDS": "brier none"}),
         ("reproduce_mini.sh", {"N_JOBS": "0"}),
+        ("reproduce_mini.sh", {"DRAWS": "99"}),
     ],
 )
 def test_the_scripts_tell_it_before_they_write(

@@ -17,8 +17,6 @@ from emocaliber.response import render
 
 ROOT = Path(__file__).parents[2]
 SCENE = Scene("photo", "sunny", "meadow", "flower", "standing", "smiling", "near", "none", None, -1, 3)
-
-
 FEW = {"N_TRAIN": "60", "N_TEST": "1", "N_TEST_VSA": "60", "DRAWS": "100", "REWARDS": "brier"}
 
 
@@ -27,11 +25,12 @@ def reproduce(folder: Path, *arguments: str, **variables: str) -> subprocess.Com
         "OUTPUT_ROOT": str(folder / "output"),
         "MINI_DATA": str(folder / "mini"),
         "TEST_DATA": str(folder / "test"),
-        "README": str(folder / "README.md"),
+        "README": "README.md",
         "FIGURE": str(folder / "evolution.png"),
     } | variables
     command = ["bash", str(ROOT / "train" / "reproduce_mini.sh"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | variables, check=False)
+    environment = os.environ | variables
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
 
 
 def test_the_plan_names_every_part_in_its_order(tmp_path: Path) -> None:
