@@ -18,17 +18,23 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from emocaliber.command_line import CommandParser
+from emocaliber.jsonl import write_jsonl_atomic, write_text_atomic
+from emocaliber.mini.chains import CAPTION_PROMPT, caption, reasoning
+from emocaliber.mini.drawing import draw
+from emocaliber.mini.scene import Scene, sample_scene
+from emocaliber.mini.world import posterior
+from emocaliber.prompts import conversation, training_chat, user_prompt
 from emocaliber.provenance import file_sha256
-
-if TYPE_CHECKING:
-    from emocaliber.mini.scene import Scene
+from emocaliber.response import render
+from emocaliber.taxonomy import TASKS, rows_of_task
 
 # Rises whenever the same seed would give other files, so that an old build is not taken for a new one.
 BUILD_VERSION = 1
 IMAGE_SIZES = (112, 140, 168, 196, 224)
+
 # Shares of the in-distribution tasks in each training stage.
 TASK_SHARES = {
     "EmoSet-8": 0.20,
@@ -38,6 +44,7 @@ TASK_SHARES = {
     "WebEmo-2": 0.14,
     "FI-2": 0.12,
 }
+
 # 60 / 30 / 10, as VEC-CoT is split.
 STAGE_SHARES = {"stage1": 0.6, "stage2": 0.3, "stage3": 0.1}
 STYLES = {"Abstract-8": "abstract", "Artphoto-8": "ink"}
@@ -66,7 +73,6 @@ def main() -> None:
 
 def build(folder: Path, args: argparse.Namespace, arguments: dict[str, Any]) -> None:
     """Build the split beside the folder's content, then move it into place, the manifest last."""
-    from emocaliber.jsonl import write_text_atomic
 
     partial = folder / f".building-{args.split}"
     shutil.rmtree(partial, ignore_errors=True)
@@ -128,7 +134,6 @@ def parse_arguments() -> argparse.Namespace:
     for name in ("without_confidence", "test_rows"):
         if getattr(args, name) and args.split != "test":
             parser.error(f"--{name.replace('_', '-')} is for the test split")
-    from emocaliber.taxonomy import rows_of_task
 
     try:
         args.test_rows = dict(rows_of_task(text, at_least=1) for text in args.test_rows)
@@ -172,11 +177,6 @@ def make_row(
     folder: Path, split: str, task: str, index: int, seed: int
 ) -> tuple[dict[str, Any], Scene, random.Random]:
     """Draw one scene and its label, save its picture; the record is the published one plus `posterior`."""
-    from emocaliber.mini.drawing import draw
-    from emocaliber.mini.scene import sample_scene
-    from emocaliber.mini.world import posterior
-    from emocaliber.prompts import conversation
-    from emocaliber.taxonomy import TASKS
 
     # A name per row as its seed: rows do not depend on one another, and no two splits share one.
     rng = random.Random(f"VECBench-mini/{seed}/{split}/{task}/{index}")
@@ -209,8 +209,6 @@ def with_progress(rows: list[tuple[str, str, int]], what: str) -> Iterator[tuple
 
 def build_test(folder: Path, args: argparse.Namespace) -> None:
     """Write the test split."""
-    from emocaliber.jsonl import write_jsonl_atomic
-    from emocaliber.taxonomy import TASKS
 
     records, scenes = [], []
     plan = [("test", task, index) for task in TASKS for index in range(args.test_rows.get(task, args.n_test))]
@@ -227,7 +225,6 @@ def build_test(folder: Path, args: argparse.Namespace) -> None:
 
 def asked_without_confidence(record: dict[str, Any]) -> list[dict[str, Any]]:
     """Give the row's chat as the stage-1 model is trained: without a confidence."""
-    from emocaliber.prompts import conversation
 
     return conversation(record["image"], record["candidates"], with_confidence=False)
 
@@ -246,10 +243,6 @@ def plan_train(n_train: int) -> list[tuple[str, str, int]]:
 
 def build_train(folder: Path, args: argparse.Namespace) -> None:
     """Captions, stage-1 chats, stage-2 records with their chain, stage-3 prompts."""
-    from emocaliber.jsonl import write_jsonl_atomic
-    from emocaliber.mini.chains import CAPTION_PROMPT, caption, reasoning
-    from emocaliber.prompts import training_chat, user_prompt
-    from emocaliber.response import render
 
     captions, rows = [], {stage: [] for stage in STAGE_SHARES}  # type: ignore[var-annotated]
     for stage, task, index in with_progress(plan_train(args.n_train), "VECBench-mini train"):

@@ -27,18 +27,30 @@ from argparse import Namespace
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from run_command import no_memory
-from vec_cot_arguments import parse_arguments
+from data.vec_cot import outputs
+from data.vec_cot.arguments import parse_arguments
+from data.vec_cot.confidence import AGREEMENT, read_samples, with_confidence
+from data.vec_cot.filters import Chain, Dropped, Limits, Repeats, chain_of, read_leak_patterns
+from data.vec_cot.outputs import Kept
+from data.vec_cot.rows import STAGES, Row, assign_stages, read_rows, rejection, with_pixels
+from data.vec_cot.teacher import (
+    Cost,
+    Question,
+    Teacher,
+    TeacherUnusable,
+    ask_all,
+    messages,
+    prompt_hash,
+    question_text,
+    read_template,
+)
+from emocaliber.chat_server import ChatServer, read_key
+from emocaliber.jsonl import RecordError, write_jsonl_atomic, write_text_atomic
+from emocaliber.provenance import commit, installed_versions
 
-if TYPE_CHECKING:
-    from vec_cot_filters import Chain
-    from vec_cot_outputs import Kept
-    from vec_cot_rows import Row
-    from vec_cot_teacher import Cost
-
-    Rejections = list[dict[str, Any]]
+Rejections = list[dict[str, Any]]
 
 RAW_ANSWERS, KNOWN_IMAGES, REJECTED = "raw_answers.jsonl", "known_images.jsonl", "rejected.jsonl"
 STAGE2_RECORDS, MANIFEST = "stage2_records.jsonl", "manifest.json"
@@ -47,9 +59,6 @@ STAGE2_RECORDS, MANIFEST = "stage2_records.jsonl", "manifest.json"
 def main() -> None:
     """Build the set; exit 2 with one line for what the user has to mend, 130 after an interruption."""
     args = parse_arguments(__doc__)
-    from vec_cot_teacher import TeacherUnusable
-
-    from emocaliber.jsonl import RecordError
 
     try:
         build(args)
@@ -60,8 +69,8 @@ def main() -> None:
         print(f"error: {error.filename}: {error.strerror}; give other paths", file=sys.stderr)
         raise SystemExit(2) from None
     except MemoryError as error:
-        said = f"error: {no_memory(error)}; give fewer --threads and --concurrency, or free memory"
-        print(f"{said}; the same command continues", file=sys.stderr)
+        said = f"error: {str(error) or 'not enough memory'}; give fewer --threads and --concurrency"
+        print(f"{said}, or free memory; the same command continues", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("interrupted; the same command continues", file=sys.stderr)
@@ -70,12 +79,6 @@ def main() -> None:
 
 def build(args: Namespace) -> None:
     """Read, split, ask, filter, write. Raises RecordError and TeacherUnusable."""
-    from build_confidence_targets import read_samples
-    from vec_cot_confidence import AGREEMENT
-    from vec_cot_filters import Limits, read_leak_patterns
-    from vec_cot_prompt import read_template
-    from vec_cot_split import assign_stages
-    from vec_cot_teacher import Cost
 
     started = time.monotonic()
     # What may be wrong with the settings is said before the first image is read.
@@ -109,9 +112,6 @@ def usable_rows(args: Namespace, rejected: Rejections) -> tuple[list[Row], dict[
 
     Given with them: how many rows were read, and how many --limit drew of those with a sound record.
     """
-    from vec_cot_rows import read_rows, with_pixels
-
-    from emocaliber.jsonl import RecordError
 
     rows = read_rows(args.records, rejected)
     n_read = len(rows) + len(rejected)
@@ -132,7 +132,6 @@ def usable_rows(args: Namespace, rejected: Rejections) -> tuple[list[Row], dict[
 def write_rejected(folder: Path, rejected: Rejections) -> None:
     """List what is left out. From here on the folder is not finished: what an earlier build wrote goes with
     another list, so its manifest is taken away first."""
-    from emocaliber.jsonl import write_jsonl_atomic
 
     (folder / MANIFEST).unlink(missing_ok=True)
     write_jsonl_atomic(folder / REJECTED, rejected)
@@ -140,10 +139,6 @@ def write_rejected(folder: Path, rejected: Rejections) -> None:
 
 def ask(args: Namespace, rows: list[Row], template: str | None, cost: Cost) -> dict[str, dict[str, Any]]:
     """The teacher's answers by row id; stage 3 is asked only where it is filtered."""
-    from vec_cot_prompt import messages, prompt_hash, question_text
-    from vec_cot_teacher import Question, Teacher, ask_all
-
-    from emocaliber.chat_server import ChatServer, read_key
 
     key = read_key(args.api_key_variable)
     server = ChatServer(args.teacher_url, key, args.timeout_s, args.max_retries, args.concurrency)
@@ -169,9 +164,6 @@ def filtered(
     rejected: Rejections,
 ) -> Kept:
     """The rows of each stage with their chains; the others are put into `rejected`."""
-    from vec_cot_confidence import with_confidence
-    from vec_cot_filters import Chain, Dropped, Repeats, chain_of
-    from vec_cot_rows import rejection
 
     kept: Kept = {}
     repeats = Repeats(args.max_images_per_text)
@@ -218,11 +210,6 @@ def write(
     args: Namespace, kept: Kept, rejected: Rejections, facts: dict[str, Any], awaits_samples: bool
 ) -> None:
     """Check that there is a set to write, write it, and say what is in it. Raises RecordError."""
-    import vec_cot_outputs as outputs
-    from vec_cot_split import STAGES
-
-    from emocaliber.jsonl import RecordError, write_jsonl_atomic, write_text_atomic
-    from emocaliber.provenance import commit, installed_versions
 
     folder = args.output_dir
     write_rejected(folder, rejected)

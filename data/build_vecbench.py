@@ -21,16 +21,18 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from run_command import run_command
-
-from emocaliber.command_line import CommandParser
+from data.raw.draw import Drawn, DrawSettings, draw
+from data.raw.outputs import card, manifest, place_images, records_of_test, records_of_train, shortfalls
+from data.raw.readers import ReaderSettings, check_outside
+from data.raw.scan import BUILD_TABLES, open_scan, temporary_database
+from data.raw.usable import Listing, UseSettings, usable_images
+from emocaliber.command_line import CommandParser, run_command
+from emocaliber.jsonl import RecordError, write_jsonl_atomic, write_text_atomic
 from emocaliber.taxonomy import PUBLISHED_TEST_ROWS, PUBLISHED_TRAIN_ROWS, TASKS, rows_of_task
 
 if TYPE_CHECKING:
     import sqlite3
 
-    from vecbench_draw import Drawn, DrawSettings
-    from vecbench_usable import Listing
 
 DATASETS = tuple(dict.fromkeys(task.dataset for task in TASKS.values()))
 MARKS = {  # what tells the releases apart, the surest first
@@ -44,10 +46,14 @@ MARKS = {  # what tells the releases apart, the surest first
 }
 
 
-def main() -> None:
+def main() -> int:
     """Build the benchmark, or say why not and exit with 2."""
     args = parse_arguments()
-    run_command(lambda: build(args))
+    return run_command(
+        lambda: build(args),
+        if_interrupted="the same command goes on where this one stopped",
+        if_no_memory="give fewer --workers, or free memory",
+    )
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -91,7 +97,6 @@ def parse_arguments() -> argparse.Namespace:
 
 def releases(texts: list[str]) -> dict[str, Path]:
     """Give the folder of each data set. Raises RecordError for a folder that is not known as one."""
-    from emocaliber.jsonl import RecordError
 
     found: dict[str, Path] = {}
     for text in texts:
@@ -114,8 +119,6 @@ def releases(texts: list[str]) -> dict[str, Path]:
 
 def build(args: argparse.Namespace) -> None:
     """Read, scan, draw, write. Raises RecordError where there is nothing sound to write."""
-    from vecbench_database import BUILD_TABLES, open_scan, temporary_database
-    from vecbench_files import check_outside
 
     raw = releases(args.raw)
     check_outside(args.output_dir, raw.values())
@@ -128,10 +131,6 @@ def build_in(
     database: sqlite3.Connection, kept: sqlite3.Connection, raw: dict[str, Path], args: argparse.Namespace
 ) -> None:
     """Build in an output folder that no other process uses."""
-    from vecbench_draw import DrawSettings, draw
-    from vecbench_outputs import place_images
-    from vecbench_readers import ReaderSettings
-    from vecbench_usable import Listing, UseSettings, usable_images
 
     folder: Path = args.output_dir
     settings = DrawSettings(
@@ -178,9 +177,6 @@ def write_files(
     noted: Listing,
 ) -> None:
     """Write records and card, then the manifest, and say what was built."""
-    from vecbench_outputs import card, manifest, records_of_test, records_of_train, shortfalls
-
-    from emocaliber.jsonl import write_jsonl_atomic, write_text_atomic
 
     folder: Path = args.output_dir
     # What decides about the rows: not where the releases lie, nor how many processes read them.
@@ -203,4 +199,4 @@ def write_files(
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -22,27 +22,34 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from describe_images import default_workers
-from run_command import run_command
-
-from emocaliber.command_line import CommandParser
+from data.inspection.images import default_workers, distinct_files, scan_images
+from data.inspection.rows import Source, iterate_rows, sources_of
+from data.inspection.summary import unreadable
+from emocaliber.command_line import CommandParser, run_command
+from emocaliber.jsonl import RecordError
+from emocaliber.report.tables import printable
 
 if TYPE_CHECKING:
-    from describe_rows import Source
-    from shared_images import Fingerprint
+    from data.inspection.same_images import Fingerprint
+
 
 DEFAULT_RADIUS_BITS, DEFAULT_FINE_RADIUS_BITS = 4, 16
 MAX_RADIUS_BITS = 16  # a quarter of the bits: pictures that far apart have little in common
 
 
-def main() -> None:
+def main() -> int:
     """Compare the images, write the files, and tell by the exit status whether the test is clean."""
     args = parse_arguments()
-    run_command(lambda: check(args))
+    return run_command(
+        lambda: check(args),
+        if_interrupted="the same command goes on where this one stopped",
+        if_no_memory="give fewer --workers, or free memory",
+    )
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -111,13 +118,8 @@ def check(args: argparse.Namespace) -> int:
 
     Raises RecordError where nothing of a side can be compared.
     """
-    from describe_images import distinct_files
-    from describe_leakage import answer, write_report
-    from describe_rows import iterate_rows, sources_of
-    from describe_summary import unreadable
-    from shared_images import Radius, SharedImages
-
-    from emocaliber.jsonl import RecordError
+    from data.inspection.leakage import answer, write_report
+    from data.inspection.same_images import Radius, SharedImages
 
     sources = sources_of(args.files, args.image_root)
     test, training = roles(sources, args)
@@ -152,8 +154,6 @@ def roles(sources: Sequence[Source], args: argparse.Namespace) -> tuple[list[str
     Raises RecordError for a name that no file has, for one in both, and where one of the two has none, as
     then nothing is compared (unless --allow-uncompared: duplicates and clusters need no training).
     """
-    from emocaliber.jsonl import RecordError
-    from emocaliber.report.tables import printable
 
     names = list(dict.fromkeys(source.split for source in sources))
     for name in (*(args.test or ()), *(args.training or ())):
@@ -180,9 +180,7 @@ def fingerprints(
     files: Sequence[str], args: argparse.Namespace
 ) -> tuple[dict[str, Fingerprint], dict[str, tuple[str, str]]]:
     """What every file holds, read or known from an earlier run, and why some cannot be read."""
-    from describe_images import scan_images
-    from near_duplicates import METHOD, fingerprint
-    from shared_images import Fingerprint
+    from data.inspection.same_images import METHOD, Fingerprint, fingerprint
 
     def keep(facts: dict[str, Any]) -> Fingerprint:
         digests = (bytes.fromhex(facts[name]) for name in ("sha256", "pixels_sha256"))
@@ -193,4 +191,4 @@ def fingerprints(
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

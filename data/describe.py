@@ -20,20 +20,26 @@ Each figure is there as PDF too.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from describe_images import default_workers
-from run_command import run_command
+from data.inspection.images import default_workers, distinct_files, scan_images
+from data.inspection.rows import Row, iterate_rows, sources_of
+from data.inspection.summary import Description, TokenCounter, image_facts, summary_text, unreadable
+from emocaliber.command_line import CommandParser, run_command
+from emocaliber.jsonl import RecordError, write_jsonl_atomic, write_text_atomic
 
-from emocaliber.command_line import CommandParser
 
-
-def main() -> None:
+def main() -> int:
     """Describe the files, or say why not and exit with 2."""
     args = parse_arguments()
-    run_command(lambda: describe(args))
+    return run_command(
+        lambda: describe(args),
+        if_interrupted="the same command goes on where this one stopped",
+        if_no_memory="give fewer --workers, or free memory",
+    )
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -81,19 +87,12 @@ def parse_arguments() -> argparse.Namespace:
 
 def describe(args: argparse.Namespace) -> None:
     """Read everything, write every file and print the summary."""
-    from describe_figures import draw
-    from describe_images import distinct_files, scan_images
-    from describe_rows import Row, iterate_rows, sources_of
-    from describe_sheets import write_sheets
-    from describe_summary import Description, image_facts, summary_text, unreadable
-
-    from emocaliber.jsonl import RecordError, write_jsonl_atomic
+    from data.inspection.figures import draw
+    from data.inspection.sheets import write_sheets
 
     sources = sources_of(args.files, args.image_root)
     counter = None
     if args.checkpoint is not None:
-        from describe_tokens import TokenCounter
-
         counter = TokenCounter(args.checkpoint, args.min_pixels, args.max_pixels)
     left_out: list[dict[str, Any]] = []
     rows: list[Row] = []
@@ -128,8 +127,6 @@ def write_summary(folder: Path, content: dict[str, Any], text: str) -> None:
     """Write both summaries, last, as they say that all else is there; print the text."""
     import json
 
-    from emocaliber.jsonl import write_text_atomic
-
     write_text_atomic(folder / "summary.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     write_text_atomic(folder / "summary.txt", text + "\n")
     print(text)
@@ -137,4 +134,4 @@ def write_summary(folder: Path, content: dict[str, Any], text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -19,13 +19,16 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from run_command import run_command
-
-from emocaliber.command_line import CommandParser
+from data.published.as_records import RecordMaker
+from data.published.conversion import DIFFERENCES, Conversion, Report, read_manifest, write_manifest
+from data.published.layouts import recognise
+from emocaliber.command_line import CommandParser, run_command
+from emocaliber.jsonl import RecordError, read_jsonl_with_faults, write_jsonl_atomic
 from emocaliber.provenance import file_sha256
 
 REPOSITORY = "wudq/VECBench"
@@ -40,10 +43,14 @@ LAYOUT_NAMES = {
 COLUMN_NAMES = ("image_path", "task", "label", "split")
 
 
-def main() -> None:
+def main() -> int:
     """Take, convert, check and report."""
     args = parse_arguments()
-    run_command(lambda: get(args))
+    return run_command(
+        lambda: get(args),
+        if_interrupted="the same command goes on where this one stopped",
+        if_no_memory="give fewer --workers, or free memory",
+    )
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -118,14 +125,6 @@ def pairs(parser: CommandParser, option: str, written: Sequence[str]) -> dict[st
 
 def get(args: argparse.Namespace) -> int:
     """Do it all; give the exit status. Raises RecordError where there is nothing to report on."""
-    from vecbench_conversion import (
-        DIFFERENCES,
-        Conversion,
-        Report,
-        read_manifest,
-        write_manifest,
-    )
-    from vecbench_records import RecordMaker
 
     folder: Path = args.output_dir
     source, commit = args.source, None
@@ -165,7 +164,6 @@ def keep_checks_of(kept: Path, root: Path) -> None:
 
     Other files can have the same names, sizes and times under another root.
     """
-    from emocaliber.jsonl import read_jsonl_with_faults, write_jsonl_atomic
 
     head = {"image": "", "image_root": str(root.resolve())}
     if not kept.exists() or next((row for _, row in read_jsonl_with_faults(kept)), None) != head:
@@ -194,8 +192,6 @@ def download(
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-    from emocaliber.jsonl import RecordError
-
     try:
         commit = revision
         if not re.fullmatch("[0-9a-f]{40}", revision):
@@ -223,9 +219,6 @@ def find_files(
     source: Path, selected: Sequence[str], columns: Mapping[str, str], output_dir: Path
 ) -> list[tuple[Path, str]]:
     """Give (file, layout) of the files to read, all of one layout. Raises RecordError if there are none."""
-    from vecbench_layouts import recognise
-
-    from emocaliber.jsonl import RecordError
 
     if source.is_file():
         paths = [source]
@@ -255,7 +248,6 @@ def data_files(source: Path) -> Iterator[Path]:
 
     Raises RecordError for a folder that cannot be read: what it holds would be missing without a word.
     """
-    from emocaliber.jsonl import RecordError
 
     def refuse(error: OSError) -> None:
         raise RecordError(
@@ -270,4 +262,4 @@ def data_files(source: Path) -> Iterator[Path]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -16,9 +16,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from run_command import no_memory
-
 from emocaliber.command_line import CommandParser
+from emocaliber.jsonl import JsonlAppender, RecordError
 
 KIND_NAMES = (
     *("records", "predictions", "captions", "stage1_chats", "stage2_chats", "rl_chats", "verl_parquet"),
@@ -29,7 +28,6 @@ KIND_NAMES = (
 def main() -> None:
     """Check every file, and exit with what was found."""
     args = parse_arguments()
-    from emocaliber.jsonl import RecordError
 
     try:
         status = validate(args)
@@ -40,7 +38,7 @@ def main() -> None:
         print(f"error: {error.filename}: {error.strerror}; give another --report", file=sys.stderr)
         raise SystemExit(2) from None
     except MemoryError as error:
-        print(f"error: {no_memory(error)}; free memory", file=sys.stderr)
+        print(f"error: {str(error) or 'not enough memory'}; free memory", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -80,9 +78,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def validate(args: argparse.Namespace) -> int:
     """Check the files one after the other; give the exit status. Raises OSError for the report."""
-    from file_checks import check_file
-
-    from emocaliber.jsonl import JsonlAppender, RecordError
+    from data.validation.kinds import check_file
 
     partial = args.report.with_name(f".{args.report.name}.partial") if args.report else None
     if partial is not None:

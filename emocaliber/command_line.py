@@ -1,9 +1,24 @@
-"""The argument parser of every command: a user's mistake is told in one line, with exit status 2."""
+"""How every command reads its arguments and how it ends: a mistake is one line, each kind of end one status.
+
+0: done. 1: it was asked the right thing and failed (`Failure`), or says so itself. 2: the user can mend it:
+other arguments, other data, other paths, more memory. 130, 143: ended by Ctrl-C or SIGTERM. 141: its standard
+output was closed (`| head`).
+"""
 
 import argparse
 import io
+import os
+import signal
 import sys
+from collections.abc import Callable
+from types import FrameType
 from typing import Any, NoReturn
+
+from emocaliber.jsonl import RecordError
+
+
+class Failure(RuntimeError):
+    """Something failed that other arguments would not have mended; the command ends with status 1."""
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -23,3 +38,57 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """End the command with `error: MESSAGE; see --help` on stderr and exit status 2."""
         self.exit(2, f"error: {' '.join(message.split())}; see --help\n")
+
+
+def run_command(
+    command: Callable[[], int | None],
+    *,
+    if_interrupted: str = "",
+    if_no_memory: str = "free memory",
+) -> int:
+    """Run a command to its end; whatever ends it unwinds it, so that it clears away what is half-written.
+
+    Args:
+        command: gives the exit status, None for 0.
+        if_interrupted: printed after "interrupted: ", such as what the same command does next time.
+        if_no_memory: the remedy to name, such as "give fewer --workers, or free memory".
+    Returns:
+        The exit status, as the head of this module says.
+    Raises:
+        SystemExit: 143, for SIGTERM.
+    """
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        status = command()
+        sys.stdout.flush()
+        return status or 0
+    except RecordError as error:
+        return _say_error(str(error), 2)
+    except Failure as error:
+        return _say_error(str(error), 1)
+    except MemoryError as error:
+        return _say_error(f"{str(error) or 'not enough memory'}; {if_no_memory}", 2)
+    except BrokenPipeError:
+        # What is still to be printed would raise once more when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.filename is None:
+            return _say_error(error.strerror or str(error), 1)
+        return _say_error(f"{error.filename}: {error.strerror}; give other paths", 2)
+    except KeyboardInterrupt:
+        if if_interrupted:
+            print(f"interrupted: {if_interrupted}", file=sys.stderr)
+        return 128 + signal.SIGINT
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _say_error(message: str, status: int) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def _terminate(number: int, _: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # a second one would interrupt the clearing away
+    raise SystemExit(128 + number)

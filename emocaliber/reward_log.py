@@ -11,12 +11,16 @@ import json
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from emocaliber.jsonl import JsonlAppender, PathLike, RecordError
+from emocaliber.metrics.calibration import auroc, brier, calibrated_by_chance, ece
+from emocaliber.metrics.counts import level_counts, mean, number
 from emocaliber.response import parse
 from emocaliber.reward import compute_reward
 
@@ -145,3 +149,210 @@ def read_reward_log(path: PathLike) -> Iterator[dict[str, Any]]:
     Raises RecordError for a file that cannot be read and for a complete line that is not a JSON object.
     """
     return RewardLogReader(path).new_rows()
+
+
+PARTS = ("score", "format", "correct", "confidence", "brier", "log_score")
+"""The parts of a reward that have a mean per window; that of `confidence` is over the stated ones."""
+
+HELD_OUT = frozenset({"val", "validation", "test"})
+"""The values of `split` that are no training rollouts; a row without a split is one."""
+
+LEAST_FOR_ALARM = 200
+"""Rollouts in a window below which no alarm is raised: chance alone moves the parse rate by points there."""
+
+LEAST_SD, LEAST_SHARE_OF_FIRST_SD = 0.01, 0.25
+MOST_OF_ONE_VALUE = 0.80
+LEAST_PARSE_RATE, MOST_PARSE_FALL = 0.90, 0.05
+
+_CHANCE_DRAWS = 200
+_SAME_REWARD = 1e-9
+
+
+class Rollout(NamedTuple):
+    """One line of the log. `parts` in the order of `PARTS`; `confidence` is None where none was stated.
+
+    `is_parsed`: a label and a confidence could be read. `group`: equal for the rollouts of one prompt in one
+    step, None where the log does not tell.
+    """
+
+    time: float
+    task: str
+    split: str
+    group: tuple[str, str] | None
+    parts: tuple[float, ...]
+    confidence: float | None
+    is_parsed: bool
+
+
+def rollout_of(row: Mapping[str, Any], where: str) -> Rollout:
+    """Read a line of the log. Raises RecordError, which begins with `where`, for one that is no rollout."""
+    missing = [key for key in ("time", *PARTS, "answered") if not _is_number(row.get(key))]
+    if missing:
+        raise RecordError(f"{where}: no number {missing[0]!r}; give the rewards.jsonl of a stage-3 run")
+    stated = float(row["confidence"])
+    confidence = stated if 0 <= stated <= 1 else None
+    return Rollout(
+        time=float(row["time"]),
+        task=str(row.get("task") or "no task"),
+        split=str(row.get("split") or "train"),
+        group=None if row.get("id") is None else (str(row.get("step")), str(row["id"])),
+        parts=tuple(float(row[part]) for part in PARTS),
+        confidence=confidence,
+        is_parsed=bool(row["answered"]) and confidence is not None,
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+@dataclass(frozen=True)
+class WindowStatistics:
+    """The numbers of one window of `n` rollouts, whose first is number `first` of the run, from 1.
+
+    `means` per part of the reward. `parse_rate`: share with a label and a confidence. Of the rollouts that
+    state a confidence: `ece` and what honest confidences would show by chance, `brier`, `auroc`, the
+    standard deviation `confidence_sd`, the `commonest` value and its share, and `histogram`, the share of
+    each tenth. `equal_groups`: of `n_groups` prompts the share whose rollouts all have the same reward, which
+    gives GRPO no gradient. Shares and scores are in [0, 1], None where undefined.
+    """
+
+    first: int
+    n: int
+    means: Mapping[str, float | None]
+    parse_rate: float
+    ece: float | None
+    ece_by_chance: float | None
+    brier: float | None
+    auroc: float | None
+    confidence_sd: float | None
+    commonest: float | None
+    commonest_share: float | None
+    histogram: tuple[float, ...]
+    equal_groups: float | None
+    n_groups: int
+
+
+def window_statistics(rollouts: Sequence[Rollout], first: int = 1) -> WindowStatistics:
+    """Work out the numbers of at least one rollout."""
+    stated = [row.confidence for row in rollouts if row.confidence is not None]
+    is_right = PARTS.index("correct")
+    levels = level_counts(
+        [row.confidence for row in rollouts], [bool(row.parts[is_right]) for row in rollouts]
+    )
+    by_chance = calibrated_by_chance(levels, _CHANCE_DRAWS, seed=0)
+    means = {part: mean([row.parts[place] for row in rollouts]) for place, part in enumerate(PARTS)}
+    means["confidence"] = middle = mean(stated)
+    spread = None if middle is None else mean([(value - middle) ** 2 for value in stated])
+    commonest, count = Counter(stated).most_common(1)[0] if stated else (None, 0)
+    equal = groups_with_equal_rewards(rollouts)
+    return WindowStatistics(
+        first=first,
+        n=len(rollouts),
+        means=means,
+        parse_rate=sum(row.is_parsed for row in rollouts) / len(rollouts),
+        ece=number(ece(levels)),
+        ece_by_chance=None if by_chance is None else by_chance.mean,
+        brier=number(brier(levels)),
+        auroc=number(auroc(levels)),
+        confidence_sd=None if spread is None else math.sqrt(spread),
+        commonest=commonest,
+        commonest_share=count / len(stated) if stated else None,
+        histogram=tuple(float(share) for share in levels.binned(levels.n) / max(1, len(stated))),
+        equal_groups=sum(equal) / len(equal) if equal else None,
+        n_groups=len(equal),
+    )
+
+
+def groups_with_equal_rewards(rollouts: Sequence[Rollout]) -> list[bool]:
+    """For each prompt with at least two rollouts here: have they all the same reward?"""
+    scores: dict[tuple[str, str], list[float]] = {}
+    for row in rollouts:
+        if row.group is not None:
+            scores.setdefault(row.group, []).append(row.parts[PARTS.index("score")])
+    return [max(group) - min(group) < _SAME_REWARD for group in scores.values() if len(group) > 1]
+
+
+@dataclass(frozen=True)
+class Course:
+    """A run over time: its `first` and its `last` window, which never overlap in a run of two rollouts or
+    more, and `blocks`, the full windows one after another from the first on."""
+
+    first: WindowStatistics
+    last: WindowStatistics
+    blocks: tuple[WindowStatistics, ...]
+
+
+def course(rollouts: Sequence[Rollout], window: int) -> Course:
+    """Divide at least one rollout into windows of `window`, or of half of them where they are fewer than two.
+
+    Args:
+        rollouts: in the order of the log.
+        window: at least 1.
+    """
+    n = len(rollouts)
+    size = max(1, min(window, n // 2))
+    blocks = tuple(
+        window_statistics(rollouts[start : start + size], start + 1) for start in range(0, n - size + 1, size)
+    )
+    return Course(blocks[0], window_statistics(rollouts[n - size :], n - size + 1), blocks)
+
+
+def alarms(run: Course) -> list[str]:
+    """One line for each sign of collapse in the last window; none where windows are below LEAST_FOR_ALARM.
+
+    "Since" is the start of the unbroken row of windows that show it.
+    """
+    if run.last.n < LEAST_FOR_ALARM:
+        return []
+    found = []
+    for check, remedy in _CHECKS:
+        message = check(run.first, run.last)
+        if message is not None:
+            since = run.last.first
+            for block in reversed(run.blocks):
+                if check(run.first, block) is None:
+                    break
+                since = min(since, block.first)
+            found.append(f"alarm: {message}, since rollout {since:,}; {remedy}")
+    return found
+
+
+def least_parse_rate(first: WindowStatistics) -> float:
+    """The parse rate below which there is an alarm, after a run's first window."""
+    return max(LEAST_PARSE_RATE, first.parse_rate - MOST_PARSE_FALL)
+
+
+def _flat_confidences(first: WindowStatistics, now: WindowStatistics) -> str | None:
+    if now.confidence_sd is None:
+        return None
+    limit = max(LEAST_SD, LEAST_SHARE_OF_FIRST_SD * (first.confidence_sd or 0.0))
+    if now.confidence_sd >= limit:
+        return None
+    at_first = f"{first.confidence_sd:.3f}" if first.confidence_sd is not None else "none"
+    return (
+        f"the standard deviation of the confidences is {now.confidence_sd:.3f}, below {limit:.3f} "
+        f"(at first {at_first})"
+    )
+
+
+def _one_value(first: WindowStatistics, now: WindowStatistics) -> str | None:
+    if now.commonest_share is None or now.commonest_share <= MOST_OF_ONE_VALUE:
+        return None
+    share = f"{now.commonest_share:.0%} of the confidences are {now.commonest:g}"
+    return f"{share}, more than {MOST_OF_ONE_VALUE:.0%}"
+
+
+def _parse_rate_falls(first: WindowStatistics, now: WindowStatistics) -> str | None:
+    limit = least_parse_rate(first)
+    if now.parse_rate >= limit:
+        return None
+    return f"the parse rate is {now.parse_rate:.1%}, below {limit:.1%} (at first {first.parse_rate:.1%})"
+
+
+_GO_BACK = "stop, and go on from a checkpoint before it with"
+_CHECKS = (
+    (_flat_confidences, f"{_GO_BACK} a lower learning rate, a higher rollout temperature or REWARD=brier"),
+    (_one_value, f"{_GO_BACK} a lower learning rate, a higher rollout temperature or REWARD=brier"),
+    (_parse_rate_falls, f"read the last responses in the log; {_GO_BACK} a lower learning rate"),
+)

@@ -5,9 +5,15 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
-from emocaliber.records import RecordError, is_invalid_record, record_candidates, record_images
+from emocaliber.records import (
+    RecordError,
+    is_invalid_record,
+    most_probable,
+    record_candidates,
+    record_images,
+    soft_truth,
+)
 from emocaliber.response import ParsedResponse, parse
-from emocaliber.soft_truth import most_probable, soft_truth
 from emocaliber.taxonomy import canonical_task, match_label, task_group
 
 UNKNOWN_TRUTH = "not told"

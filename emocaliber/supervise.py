@@ -24,7 +24,7 @@ from typing import Any
 from emocaliber.command_line import CommandParser
 
 GRACE_S = 30
-"""Longer than train/verl_grpo.sh takes to end verl and Ray."""
+"""Longer than train/rl/verl_grpo.sh takes to end verl and Ray."""
 PATIENCE_S = 10
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>

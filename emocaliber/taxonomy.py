@@ -10,6 +10,7 @@ MIKELS_8 = ("amusement", "anger", "awe", "contentment", "disgust", "excitement",
 POLARITY_2 = ("positive", "negative")
 UNBIASED_6 = ("anger", "fear", "joy", "love", "sadness", "surprise")
 WEBEMO_7 = ("anger", "confusion", "fear", "joy", "love", "sadness", "surprise")
+
 # In the index order 0-24 of the data set, with its own spelling (cheerfullness, irritabilty).
 WEBEMO_25 = (
     *("affection", "cheerfullness", "confusion", "contentment", "disappointment", "disgust", "enthrallment"),
@@ -86,6 +87,7 @@ _SYNONYM_GROUPS = (
     ("cheerfullness", "cheerfulness"),
     ("irritabilty", "irritability"),
 )
+
 # Inside a sentence these are usually another word ("the content of the image"): they count only alone.
 _SYNONYMS_ONLY_ALONE = frozenset({"content"})
 _SYNONYMS = {

@@ -12,15 +12,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ending import run_to_its_end
-from staging import replace_together
-
-from emocaliber.command_line import CommandParser
+from emocaliber.command_line import CommandParser, run_command
 from emocaliber.records import RecordError, iterate_with_places, write_text_atomic
+from emocaliber.report.tables import printable
+from emocaliber.scoring import ScoredRow, score
+from inference.outputs.staging import replace_together
 
 if TYPE_CHECKING:
-    from emocaliber.report.comparison_results import Comparison
-    from emocaliber.scoring import ScoredRow
+    from emocaliber.report.comparison import Comparison
+
 
 RUN_FILES = ("merged_conf.jsonl", "predictions.jsonl", "merged.jsonl")
 FORMATS = {"text": "txt", "markdown": "md", "latex": "tex", "json": "json"}
@@ -76,7 +76,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    return run_to_its_end(lambda: _run(parse_arguments(argv)))
+    return run_command(lambda: _run(parse_arguments(argv)))
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -127,7 +127,6 @@ def _predictions_of(run: Path) -> Path:
 
 
 def _names(given: Sequence[str] | None, runs: Sequence[str], files: Sequence[Path]) -> list[str]:
-    from emocaliber.report.tables import printable
 
     names = [printable(name) for name in given or [_own_name(file) for file in files]]
     if len(set(names)) < len(names) and given is None:
@@ -147,8 +146,7 @@ def _own_name(file: Path) -> str:
 
 
 def _comparison(names: Sequence[str], files: Sequence[Path], arguments: argparse.Namespace) -> "Comparison":
-    from emocaliber.report.alignment import MismatchError
-    from emocaliber.report.comparison import compare
+    from emocaliber.report.comparison import MismatchError, compare
 
     runs = zip(names, map(_scored, files), strict=True)
     try:
@@ -158,7 +156,6 @@ def _comparison(names: Sequence[str], files: Sequence[Path], arguments: argparse
 
 
 def _scored(file: Path) -> Iterator["ScoredRow"]:
-    from emocaliber.scoring import score
 
     n_rows = 0
     for place, record in iterate_with_places(file):
@@ -173,7 +170,7 @@ def _scored(file: Path) -> Iterator["ScoredRow"]:
 
 
 def _texts(comparison: "Comparison", files: dict[str, str]) -> dict[str, str]:
-    from emocaliber.report.comparison_json import comparison_json
+    from emocaliber.report.as_json import comparison_json
     from emocaliber.report.comparison_tables import RENDERERS
 
     texts = {name: render(comparison, files) for name, render in RENDERERS.items()}

@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emocaliber.command_line import CommandParser
+from emocaliber.jsonl import RecordError
+from emocaliber.records import read_records, record_images
+from emocaliber.response import parse
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
 
 # Okabe-Ito: told apart with every kind of colour vision.
 ANSWER_COLOUR, OTHER_COLOUR, TEXT_COLOUR = "#0072B2", "#BBBBBB", "#222222"
@@ -31,8 +35,6 @@ def main() -> None:
     parser.add_argument("--ids", nargs="+", required=True, help="row ids, one panel each")
     parser.add_argument("--output", type=Path, required=True, help="PNG file")
     args = parser.parse_args()
-    from emocaliber.jsonl import RecordError
-    from emocaliber.records import read_records
 
     try:
         by_id = {record["id"]: record for record in read_records(args.predictions)}
@@ -51,9 +53,6 @@ def draw_examples(records: Sequence[Mapping[str, Any]], image_root: Path, output
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from PIL import Image
-
-    from emocaliber.records import record_images
-    from emocaliber.response import parse
 
     figure = Figure(figsize=(12.5, 2.75 * len(records)), layout="constrained")
     FigureCanvasAgg(figure)

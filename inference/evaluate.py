@@ -13,26 +13,112 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ending import run_to_its_end
-from evaluation_files import image_root_of_run, outdated, write_default, write_figures, write_paper
-from log_to import add_option, log_to_each, require_installed
-from staging import replace_together
-
-from emocaliber.command_line import CommandParser
-from emocaliber.records import JsonlAppender, Record, RecordError, iterate_with_places
+from emocaliber.command_line import CommandParser, run_command
+from emocaliber.records import JsonlAppender, Record, RecordError, iterate_with_places, write_text_atomic
+from emocaliber.report.paper import PaperProtocol, protocol_difference
+from emocaliber.scoring import ScoredRow, score
+from inference.outputs.log_to import add_option, log_to_each, require_installed
+from inference.outputs.staging import replace_together
+from inference.runs.run_folder import image_root_of_run
 
 if TYPE_CHECKING:
-    from emocaliber.report.confidences import ConfidenceCollector
+    from emocaliber.report.confidences import (
+        ConfidenceCollector,
+        ConfidenceReport,
+        SampleCollector,
+        SampleReport,
+    )
     from emocaliber.report.page import PageRow
-    from emocaliber.report.paper import PaperProtocol
-    from emocaliber.report.samples import SampleCollector
-    from emocaliber.scoring import ScoredRow
+    from emocaliber.report.summary import Evaluation
+
+
+def write_default(
+    folder: Path,
+    evaluation: "Evaluation",
+    samples: "SampleReport | None",
+    confidences: "ConfidenceReport | None",
+    predictions: Sequence[str],
+    paper: "PaperProtocol | None",
+) -> tuple[dict[str, Any], list[str]]:
+    """Write the logs and metrics.json; with `paper`, its logs and what differs beside them.
+
+    Returns:
+        The content of metrics.json, and the lines to print.
+    """
+    from emocaliber.report.as_json import metrics_content
+    from emocaliber.report.confidences_section import best_lines
+    from emocaliber.report.logs import confidence_part, metric_conf_log, metric_log, metric_part
+    from emocaliber.report.summary import pooling_warnings
+
+    content = metrics_content(evaluation, {"predictions": list(predictions)}, samples, confidences)
+    difference = "" if paper is None else _write_paper_beside(folder, paper, content)
+    write_text_atomic(folder / "metric.log", metric_log(evaluation))
+    write_text_atomic(
+        folder / "metric_conf.log", metric_conf_log(evaluation, samples, confidences) + difference
+    )
+    _write_metrics(folder, content)
+    printed = [metric_part(evaluation), "", confidence_part(evaluation), *pooling_warnings(evaluation)]
+    if confidences is not None:
+        printed += ["", *best_lines(confidences)]
+    if difference:
+        printed.append(difference.rstrip("\n"))
+    return content, printed
+
+
+def write_figures(folder: Path, evaluation: "Evaluation") -> list[str]:
+    """Write the figures; gives the lines to print."""
+    from emocaliber.report.figures import draw_figures
+
+    figures = draw_figures(evaluation)
+    for name, picture in figures.items():
+        (folder / name).write_bytes(picture)
+    return [] if figures else ["No figures: no row states a confidence."]
+
+
+def write_paper(folder: Path, paper: "PaperProtocol", predictions: Sequence[str]) -> list[str]:
+    """Write the logs and metrics.json of the paper protocol alone; gives the lines to print."""
+    logs = {"metric.log": paper.metric_log(), "metric_conf.log": paper.metric_conf_log()}
+    for name, log in logs.items():
+        write_text_atomic(folder / name, log)
+    _write_metrics(
+        folder,
+        {
+            "predictions": list(predictions),
+            "protocol": "paper",
+            "unit": "scores are fractions in [0, 1]",
+            **paper.scores(),
+        },
+    )
+    return [log.split("\n\n")[0] + "\n" for log in logs.values()]
+
+
+def _write_paper_beside(folder: Path, paper: "PaperProtocol", content: dict[str, Any]) -> str:
+
+    write_text_atomic(folder / "metric_paper.log", paper.metric_log())
+    write_text_atomic(folder / "metric_conf_paper.log", paper.metric_conf_log())
+    text, moved = protocol_difference(paper.scores(), content)
+    content["paper"] = paper.scores()
+    content["protocol_difference"] = moved
+    return f"\n{text}\n"
+
+
+def _write_metrics(folder: Path, content: dict[str, Any]) -> None:
+    write_text_atomic(folder / "metrics.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def outdated(written: set[str]) -> set[str]:
+    """The files of an earlier evaluation that this one does not have: they would contradict it."""
+    from emocaliber.report.figures import figure_files
+
+    return {*figure_files(), "report.html", "metric_paper.log", "metric_conf_paper.log"} - written
+
 
 _LONGEST_REASON = 60
 OUTPUTS = frozenset({"response", "samples", "error"})
 """One of these makes a row of data one of predictions."""
+
 # A browser holds this many responses well; a page of more would be hundreds of MB.
 _MOST_PAGE_ROWS = 20_000
 
@@ -96,7 +182,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    return run_to_its_end(lambda: _run(parse_arguments(argv)))
+    return run_command(lambda: _run(parse_arguments(argv)))
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -145,8 +231,6 @@ class Run:
         """Fill a folder with all results; gives what is to be printed."""
         arguments = self._arguments
         if arguments.protocol != "default":
-            from emocaliber.report.paper import PaperProtocol
-
             self._paper = PaperProtocol()
         with JsonlAppender(folder / "merged_conf.jsonl") as merged:
             rows = self._scored(merged.write)
@@ -157,8 +241,7 @@ class Run:
             return self._write_default(folder, rows)
 
     def _write_default(self, folder: Path, rows: Iterator["ScoredRow"]) -> list[str]:
-        from emocaliber.report.confidences import ConfidenceCollector
-        from emocaliber.report.samples import SampleCollector
+        from emocaliber.report.confidences import ConfidenceCollector, SampleCollector
         from emocaliber.report.summary import evaluate
 
         arguments = self._arguments
@@ -184,7 +267,6 @@ class Run:
     def _scored(self, write: Callable[[Record], None]) -> Iterator["ScoredRow"]:
         """Score row after row; each goes to merged_conf.jsonl at once, so that none has to be kept."""
         from emocaliber.report.page import page_row
-        from emocaliber.scoring import score
 
         for place, record in _records(self._arguments.predictions):
             try:

@@ -9,10 +9,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from evaluation_files import image_root_of_run
-
 from emocaliber.command_line import CommandParser
 from emocaliber.records import RecordError, iterate_with_places
+from inference.runs.run_folder import image_root_of_run
 
 PAGE = "predictions.html"
 
@@ -26,7 +25,7 @@ def write_page_of(folder: Path, image_root: Path | None) -> Path:
 
 def write_page(predictions: Path, page: Path, image_root: Path | None) -> None:
     """Write the page of a file of predictions. Raises RecordError, OSError."""
-    from emocaliber.report.page_predictions import write_prediction_page
+    from emocaliber.report.page import write_prediction_page
 
     records = [record for _, record in iterate_with_places(predictions, need_truth=False)]
     if not records:

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from checkpoint import open_checkpoint
-from image_input import RowError
-from plan import is_invalid
-
 from emocaliber.command_line import CommandParser
 from emocaliber.provenance import file_sha256
 from emocaliber.records import Record, RecordError, iterate_with_places
+from inference.backends.prepare import ChatTokenizer, RowError, chat_messages
+from inference.runs.checkpoint import open_checkpoint
+from inference.runs.plan import is_invalid
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -43,8 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def rendered_prompt(folder: Path, row_id: str | None) -> str:
     """Give the text of a row's prompt up to where the answer begins. Raises RecordError."""
-    from chat_tokenizer import ChatTokenizer
-    from prepare import chat_messages
 
     run = _read_run(folder / "run.json")
     path = run["model"]["path"]

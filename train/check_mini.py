@@ -13,12 +13,13 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from emocaliber.command_line import CommandParser
-
-if TYPE_CHECKING:
-    from emocaliber.scoring import ScoredRow
+from emocaliber.jsonl import RecordError, read_jsonl
+from emocaliber.records import read_records
+from emocaliber.scoring import ScoredRow, score
+from train.stages.scores import facts_right, mean
 
 # What the committed checkpoint has to reach, decoded greedily.
 LEAST_SHARE_OF_BAYES = 0.90
@@ -33,8 +34,6 @@ def main() -> None:
     parser.add_argument("--predictions", type=Path, required=True, help="rows with `response`, by inference")
     parser.add_argument("--scenes", type=Path, required=True, help="test_scenes.jsonl of VECBench-mini")
     args = parser.parse_args()
-    from emocaliber.jsonl import RecordError, read_jsonl
-    from emocaliber.records import read_records
 
     try:
         scenes = {row.get("id"): row.get("scene") for _, row in read_jsonl(args.scenes)}
@@ -66,7 +65,6 @@ def measure(records: Sequence[Mapping[str, Any]], scenes: Mapping[str, Mapping[s
     """
     from emocaliber.metrics.calibration import auroc
     from emocaliber.metrics.counts import level_counts, number
-    from emocaliber.scoring import score
 
     scored = [(score(dict(record)), record) for record in records]
     inside = [(row, record) for row, record in scored if row.group in ("ID VSA", "ID VER")]
@@ -96,29 +94,10 @@ def measure(records: Sequence[Mapping[str, Any]], scenes: Mapping[str, Mapping[s
     }
 
 
-def mean(values: Sequence[float]) -> float:
-    """Arithmetic mean; 0 for none, so that an empty measurement misses its aim."""
-    return sum(values) / len(values) if values else 0.0
-
-
 def share_of_bayes(rows: Sequence[ScoredRow]) -> float:
     """Accuracy over the accuracy of always naming the most probable label."""
     bayes = mean([max((row.posterior or {"": 1.0}).values()) for row in rows])
     return mean([row.correct for row in rows]) / bayes if bayes else 0.0
-
-
-def facts_right(rows: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> dict[str, float]:
-    """Share of rows whose reasoning states each attribute as the scene has it; unstated counts as wrong."""
-    from emocaliber.mini.chains import FACT_SECTIONS, read_facts, true_facts
-    from emocaliber.mini.scene import Scene
-    from emocaliber.response import parse
-
-    right: dict[str, list[bool]] = {attribute: [] for attribute in FACT_SECTIONS}
-    for record, scene in rows:
-        stated = read_facts(parse(record.get("response") or "", record["candidates"]).reasoning)
-        for attribute, truth in true_facts(Scene.from_json(scene)).items():
-            right[attribute].append(stated[attribute] == truth)
-    return {attribute: mean(values) for attribute, values in right.items()}
 
 
 def missed_aims(measured: Mapping[str, Any]) -> list[str]:

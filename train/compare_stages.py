@@ -22,9 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emocaliber.command_line import CommandParser
+from emocaliber.jsonl import RecordError, read_jsonl, write_text_atomic
+from emocaliber.records import iterate_records
+from emocaliber.scoring import score
 
 if TYPE_CHECKING:
-    from stage_scores import Key, Run
+    from train.stages.scores import Key, Run
+
 
 HELD_OUT = "stage2_held_out"
 MARKERS = ("<!-- stages: begin -->", "<!-- stages: end -->")
@@ -58,8 +62,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the runs, compare, write."""
     arguments = parse_arguments(argv)
-    from emocaliber.jsonl import RecordError
-    from emocaliber.report.alignment import MismatchError
+    from emocaliber.report.comparison import MismatchError
 
     try:
         if arguments.readme is not None:
@@ -75,7 +78,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def files_that_are_there(runs: Sequence[str]) -> dict[Key, Path]:
     """The file of each (seed, name), in order; says which are not there. Raises RecordError."""
-    from emocaliber.jsonl import RecordError
 
     files: dict[Key, Path] = {}
     for run in runs:
@@ -93,10 +95,8 @@ def files_that_are_there(runs: Sequence[str]) -> dict[Key, Path]:
 
 def compared(files: dict[Key, Path], arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything that is written, as JSON. Raises RecordError and MismatchError."""
-    from stage_results import summarise
-    from stage_scores import score_runs
-
-    from emocaliber.jsonl import read_jsonl
+    from train.stages.results import summarise
+    from train.stages.scores import score_runs
 
     scenes = None
     if arguments.scenes is not None:
@@ -116,12 +116,7 @@ def compared(files: dict[Key, Path], arguments: argparse.Namespace) -> dict[str,
 
 def read_run(file: Path, name: str, scenes: dict[Any, Any] | None) -> Run:
     """Score a run's rows, and read the scene facts in its reasoning. Raises RecordError."""
-    from check_mini import facts_right, mean
-    from stage_scores import Run
-
-    from emocaliber.jsonl import RecordError
-    from emocaliber.records import iterate_records
-    from emocaliber.scoring import score
+    from train.stages.scores import Run, facts_right, mean
 
     rows, facts = [], []
     for record in iterate_records(file):
@@ -142,9 +137,7 @@ def read_run(file: Path, name: str, scenes: dict[Any, Any] | None) -> Run:
 
 def with_posthoc(runs: dict[Key, Run]) -> tuple[dict[Key, Run], list[str]]:
     """Stages 1 and 2, post-hoc maps, stages 3 and the optimum, each over its seeds; tasks that fell back."""
-    from stage_scores import OPTIMUM, optimum, posthoc_runs
-
-    from emocaliber.jsonl import RecordError
+    from train.stages.scores import OPTIMUM, optimum, posthoc_runs
 
     mapped: dict[Key, Run] = {}
     fell_back: set[str] = set()
@@ -175,7 +168,6 @@ def place(part: dict[Key, Run], key: Key) -> int:
 
 def readme_around(readme: Path) -> tuple[str, str]:
     """The text up to and from the markers. Raises RecordError where they are not there once, in order."""
-    from emocaliber.jsonl import RecordError
 
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     begin, end = (text.find(marker) for marker in MARKERS)
@@ -186,10 +178,7 @@ def readme_around(readme: Path) -> tuple[str, str]:
 
 def write(results: dict[str, Any], arguments: argparse.Namespace) -> None:
     """Write the files and print the verdicts."""
-    from stage_figure import png
-    from stage_tables import markdown, verdict_lines
-
-    from emocaliber.jsonl import write_text_atomic
+    from train.stages.tables import markdown, png, verdict_lines
 
     text, figure = markdown(results), png(results)
     told = "".join(f"{line}\n" for line in verdict_lines(results))

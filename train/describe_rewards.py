@@ -19,13 +19,16 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from emocaliber.command_line import CommandParser
+from emocaliber.jsonl import RecordError, write_text_atomic
+from emocaliber.records import read_records
+from emocaliber.reward import REWARDS, Reward, compute_reward
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-    from emocaliber.incentives import Incentives
-    from emocaliber.reward import Reward
+    from train.rl.incentives import Incentives
+
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- rewards: begin -->", "<!-- rewards: end -->"
@@ -45,7 +48,6 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, default=ROOT / "images" / "reward_incentives.png")
     parser.add_argument("--benchmark", type=Path, metavar="PREDICTIONS", help="measure the speed instead")
     args = parser.parse_args()
-    from emocaliber.jsonl import RecordError, write_text_atomic
 
     try:
         if args.benchmark:
@@ -62,7 +64,6 @@ def main() -> None:
 
 def around_section(readme: Path) -> tuple[str, str]:
     """The README up to the first mark and from the second on. Raises RecordError if it does not have them."""
-    from emocaliber.jsonl import RecordError
 
     before, begin, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -85,8 +86,7 @@ def write_bytes_atomic(path: Path, content: bytes) -> None:
 
 def section() -> str:
     """The Markdown of all rewards: what they pay, what holds for each, and what an answer is worth."""
-    from emocaliber.incentives import TWO_DECIMALS, incentives
-    from emocaliber.reward import REWARDS
+    from train.rl.incentives import TWO_DECIMALS, incentives
 
     found = {name: incentives(reward) for name, reward in REWARDS.items()}
     stated = {name: incentives(reward, TWO_DECIMALS) for name, reward in REWARDS.items()}
@@ -112,8 +112,7 @@ def section() -> str:
 
 def published_in_words(found: Incentives) -> str:
     """What is known about the published reward."""
-    from emocaliber.incentives import payoffs
-    from emocaliber.reward import REWARDS
+    from train.rl.incentives import payoffs
 
     guess = payoffs(REWARDS["emocaliber"]).best(WEBEMO_25_ACCURACY)
     return (
@@ -145,7 +144,7 @@ def bound(payoff: float) -> str:
 
 def value_row(reward: Reward, found: Incentives) -> tuple[str, ...]:
     """What a deliberate error and honest answers pay."""
-    from emocaliber.incentives import payoffs
+    from train.rl.incentives import payoffs
 
     best = [payoffs(reward).best(chance) for chance in CHANCES]
     error = found.deliberate_error
@@ -164,7 +163,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def draw() -> bytes:
     """The figure as PNG, a column a reward."""
     from emocaliber.report.figure_style import encoded, figure_settings, legend_below, new_figure
-    from emocaliber.reward import REWARDS
 
     with figure_settings():
         figure = new_figure(2.5 * len(REWARDS), 5.4, column_gap=0.04)
@@ -183,8 +181,8 @@ def draw() -> bytes:
 
 def draw_reward(above: Axes, below: Axes, reward: Reward) -> None:
     """Above: what an honest answer and a deliberate error pay on average. Below: the best confidence."""
-    from emocaliber.incentives import incentives, payoffs
     from emocaliber.report.figure_style import BLUE, GREY, VERMILION, clean
+    from train.rl.incentives import incentives, payoffs
 
     tabulated = payoffs(reward)
     chances = [step / 200 for step in range(201)]
@@ -212,9 +210,6 @@ def draw_reward(above: Axes, below: Axes, reward: Reward) -> None:
 
 def benchmark(predictions: Path) -> None:
     """Print how many responses a second each reward reads on one core: CPU time, median of the passes."""
-    from emocaliber.jsonl import RecordError
-    from emocaliber.records import read_records
-    from emocaliber.reward import REWARDS, compute_reward
 
     rows = [
         (row["response"], row["ground_truth"], row["candidates"])

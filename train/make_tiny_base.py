@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from emocaliber.command_line import CommandParser
+from emocaliber.prompts import user_prompt
+from emocaliber.taxonomy import TASKS
 
 VOCABULARY_SIZE = 896
 MIN_PIXELS = 4 * 28 * 28
 MAX_PIXELS = 112 * 112
+
 # The special tokens of Qwen2.5-VL, in its order.
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -37,6 +40,7 @@ SPECIAL_TOKENS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
+
 # Writes the same conversation text as Qwen2.5-VL's template for text and image items.
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
@@ -101,8 +105,6 @@ def training_texts(train_dir: Path) -> Iterator[str]:
             for line in lines:
                 for message in json.loads(line)["messages"]:
                     yield message["content"].removeprefix("<image>")
-    from emocaliber.prompts import user_prompt
-    from emocaliber.taxonomy import TASKS
 
     for _ in range(200):
         for task in TASKS.values():

@@ -35,7 +35,7 @@ fi
 given=("N_JOBS=$N_JOBS" "DRAWS=$DRAWS" "N_TEST=$N_TEST" "N_TEST_VSA=$N_TEST_VSA") seeds=()
 for seed in $SEEDS; do given+=("SEED=$seed") seeds+=("$seed"); done
 for reward in $REWARDS; do given+=("REWARD=$reward"); done
-"$EMOCALIBER_PYTHON" "$ROOT/train/check_variables.py" "${given[@]}"
+"$EMOCALIBER_PYTHON" "$ROOT/train/preflight/variables.py" "${given[@]}"
 if [[ -z "${seeds[*]}" || -n "$(printf '%s\n' "${seeds[@]}" | sort | uniq -d)" ]]; then
   echo "error: SEEDS=$SEEDS: give different seeds, at least one" >&2
   exit 2

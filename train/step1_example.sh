@@ -25,7 +25,7 @@ if [[ "$SIZE" != mini && (-z "$MODEL" || -z "$DATASET") ]]; then
 fi
 source "$ROOT/setup_env.sh"
 [[ -n "${EMOCALIBER_SUPERVISED:-}" ]] || exec "$EMOCALIBER_PYTHON" -m emocaliber.supervise "$0" "$@"
-"$EMOCALIBER_PYTHON" "$ROOT/train/check_variables.py"
+"$EMOCALIBER_PYTHON" "$ROOT/train/preflight/variables.py"
 if [[ "$SIZE" == mini ]]; then
   "$EMOCALIBER_PYTHON" "$ROOT/data/build_mini.py" --output-dir "$MINI_DATA" --split train --n-train "$N_TRAIN"
   DATASET="${DATASET:-$MINI_DATA/train_stage1.jsonl}"
@@ -35,9 +35,9 @@ if [[ -z "$MODEL" ]]; then
   if [[ ! -f "$OUTPUT_ROOT/base/config.json" || ! -d "$OUTPUT_ROOT/warmup" ]]; then
     "$EMOCALIBER_PYTHON" "$ROOT/train/make_tiny_base.py" --train-dir "$MINI_DATA" --output-dir "$OUTPUT_ROOT/base" --seed "$SEED"
   fi
-  STAGE=warmup bash "$ROOT/train/swift_sft.sh" "$ROOT/train/settings/warmup_mini.yaml" "$OUTPUT_ROOT/base" \
+  STAGE=warmup bash "$ROOT/train/sft/swift_sft.sh" "$ROOT/train/settings/warmup_mini.yaml" "$OUTPUT_ROOT/base" \
     "$MINI_DATA/train_captions.jsonl" "$OUTPUT_ROOT/warmup" --max_steps "$WARMUP_STEPS" --seed "$SEED" --data_seed "$SEED"
   MODEL="$OUTPUT_ROOT/warmup/final"
 fi
-STAGE=1 bash "$ROOT/train/swift_sft.sh" "$SETTINGS" "$MODEL" "$DATASET" "$OUTPUT_DIR" \
+STAGE=1 bash "$ROOT/train/sft/swift_sft.sh" "$SETTINGS" "$MODEL" "$DATASET" "$OUTPUT_DIR" \
   --seed "$SEED" --data_seed "$SEED" "$@"

@@ -29,7 +29,7 @@ if [[ "$SIZE" != mini && -z "$DATASET" ]]; then
 fi
 source "$ROOT/setup_env.sh"
 [[ -n "${EMOCALIBER_SUPERVISED:-}" ]] || exec "$EMOCALIBER_PYTHON" -m emocaliber.supervise "$0" "$@"
-"$EMOCALIBER_PYTHON" "$ROOT/train/check_variables.py"
+"$EMOCALIBER_PYTHON" "$ROOT/train/preflight/variables.py"
 if [[ -z "$DATASET" ]]; then
   if [[ ! -f "$MINI_DATA/train_stage2.jsonl" ]]; then
     echo "error: no data in $MINI_DATA: run train/step1_example.sh first" >&2
@@ -43,5 +43,5 @@ if [[ -z "$DATASET" ]]; then
   "$EMOCALIBER_PYTHON" "$ROOT/data/build_confidence_targets.py" --chains "$MINI_DATA/train_stage2.jsonl" \
     --samples "$OUTPUT_ROOT/stage1_samples/predictions.jsonl" --output "$DATASET"
 fi
-STAGE=2 bash "$ROOT/train/swift_sft.sh" "$SETTINGS" "$MODEL" "$DATASET" "$OUTPUT_DIR" \
+STAGE=2 bash "$ROOT/train/sft/swift_sft.sh" "$SETTINGS" "$MODEL" "$DATASET" "$OUTPUT_DIR" \
   --seed "$SEED" --data_seed "$SEED" "$@"

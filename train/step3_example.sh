@@ -50,7 +50,7 @@ if [[ -z "${MODEL:-}" ]]; then
 fi
 source "$ROOT/setup_env.sh"
 [[ -n "${EMOCALIBER_SUPERVISED:-}" ]] || exec "$EMOCALIBER_PYTHON" -m emocaliber.supervise "$0" "$@"
-"$EMOCALIBER_PYTHON" "$ROOT/train/check_variables.py"
+"$EMOCALIBER_PYTHON" "$ROOT/train/preflight/variables.py"
 echo "stage 3 of $SIZE by $RL_ENGINE with the reward $REWARD, from $MODEL"
 if [[ "$RECORDS" == "$MINI_DATA/train_stage3.jsonl" && ! -f "$RECORDS" ]]; then
   "$EMOCALIBER_PYTHON" "$ROOT/data/build_mini.py" --output-dir "$MINI_DATA" --split train --n-train "$N_TRAIN"
@@ -66,7 +66,7 @@ else
 fi
 given+=("$@")
 facts=(--stage 3 --base "$MODEL" --dataset "$RECORDS" --settings "$SETTINGS" --engine "$RL_ENGINE" --reward "$REWARD")
-"$EMOCALIBER_PYTHON" "$ROOT/train/begin_run.py" --output-dir "$OUTPUT_DIR" "${facts[@]}" -- "${given[@]}"
+"$EMOCALIBER_PYTHON" "$ROOT/train/preflight/begin.py" --output-dir "$OUTPUT_DIR" "${facts[@]}" -- "${given[@]}"
 
 # The data, once: records in, verl's Parquet and ms-swift's chats out.
 DATA="$OUTPUT_DIR/data"
@@ -81,16 +81,16 @@ if [[ -f "$OUTPUT_DIR/final/config.json" ]]; then
 else
   build "$RECORDS" train --chats "$DATA/train_chats.jsonl"
   if [[ "$RL_ENGINE" == swift ]]; then
-    bash "$ROOT/train/swift_grpo.sh" "$SETTINGS" "$MODEL" "$DATA/train_chats.jsonl" "$OUTPUT_DIR" "${given[@]}"
+    bash "$ROOT/train/rl/swift_grpo.sh" "$SETTINGS" "$MODEL" "$DATA/train_chats.jsonl" "$OUTPUT_DIR" "${given[@]}"
   else
     build "${VAL_RECORDS:-$RECORDS}" val --limit "$N_VAL" --seed "$SEED"
-    bash "$ROOT/train/verl_grpo.sh" "$SETTINGS" "$MODEL" "$DATA/train.parquet" "$DATA/val.parquet" "$OUTPUT_DIR" \
+    bash "$ROOT/train/rl/verl_grpo.sh" "$SETTINGS" "$MODEL" "$DATA/train.parquet" "$DATA/val.parquet" "$OUTPUT_DIR" \
       "${given[@]}"
   fi
 fi
 # Also of a model that an interrupted start has left without it; of an older one nobody knows how it was made.
 if [[ -f "$OUTPUT_DIR/run.json" && ! -f "$OUTPUT_DIR/final/README.md" ]]; then
   log="$(find "$OUTPUT_DIR" -maxdepth 1 -name 'metrics-*.jsonl' | sort | tail -n 1)" # of verl
-  "$EMOCALIBER_PYTHON" "$ROOT/train/write_model_card.py" --model-dir "$OUTPUT_DIR/final" --log "${log:-$OUTPUT_DIR}" \
+  "$EMOCALIBER_PYTHON" "$ROOT/train/checkpoints/model_card.py" --model-dir "$OUTPUT_DIR/final" --log "${log:-$OUTPUT_DIR}" \
     "${facts[@]}" -- "${given[@]}"
 fi

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emocaliber.metrics.counts import N_TENTHS, FloatArray, LevelCounts, mean, number, ratio
+from emocaliber.metrics.counts import N_TENTHS, FloatArray, IntArray, LevelCounts, mean, number, ratio
 
 
 @dataclass(frozen=True)
@@ -244,3 +244,146 @@ def bayes_accuracy(largest_probability: Sequence[float]) -> float | None:
     above or below.
     """
     return mean(largest_probability)
+
+
+_N_COEFFICIENTS = 512
+
+# Narrower kernels than this are not resolved by the coefficients above; below it the width is not searched.
+_SMALLEST_WIDTH = 0.004
+_CLOSE_ENOUGH = 1e-9
+_MOST_STEPS = 60
+_DRAWS_AT_ONCE = 512
+_LEVELS_AT_ONCE = 4096
+
+
+def smooth_ece(levels: LevelCounts, close_enough: float = _CLOSE_ENOUGH) -> FloatArray:
+    """Smooth calibration error of each leading entry of the counts, in [0, 1]; NaN where there are no rows.
+
+    `close_enough`: how far |smECE_sigma - sigma| may be from 0 when the search for the width ends.
+    """
+    n = levels.n.reshape(math.prod(levels.n.shape[:-1]), levels.n.shape[-1])
+    n_correct = levels.n_correct.reshape(n.shape)
+    total = n.sum(axis=-1, keepdims=True)
+    residual = np.nan_to_num(ratio(n_correct - n * levels.confidence, total))
+    result = np.empty(len(n))
+    for start in range(0, len(n), _DRAWS_AT_ONCE):
+        part = slice(start, start + _DRAWS_AT_ONCE)
+        result[part] = _fixed_point(
+            residual[part], _coefficients(residual[part], levels.confidence), close_enough
+        )
+    result[total[:, 0] == 0] = np.nan
+    return result.reshape(levels.n.shape[:-1])
+
+
+def _coefficients(residual: FloatArray, confidence: FloatArray) -> FloatArray:
+    """The cosine coefficients [draws, K] of residuals [draws, L] that lie at the confidences [L]."""
+    coefficients = np.zeros((len(residual), _N_COEFFICIENTS))
+    for start in range(0, len(confidence), _LEVELS_AT_ONCE):
+        part = slice(start, start + _LEVELS_AT_ONCE)
+        waves = np.cos(np.pi * np.outer(confidence[part], np.arange(_N_COEFFICIENTS)))
+        coefficients += residual[:, part] @ waves
+    return coefficients
+
+
+def _smoothed(coefficients: FloatArray, width: FloatArray) -> FloatArray:
+    """smECE_sigma for each row of cosine coefficients [draws, K] and its sigma [draws]."""
+    from scipy.fft import dct
+
+    damped = np.exp(-0.5 * (np.pi * np.outer(width, np.arange(_N_COEFFICIENTS))) ** 2) * coefficients
+    smoothed: FloatArray = np.abs(dct(damped, type=3, axis=-1)).mean(axis=-1)
+    return smoothed
+
+
+def _fixed_point(residual: FloatArray, coefficients: FloatArray, close_enough: float) -> FloatArray:
+    """The sigma with smECE_sigma = sigma, by false position with halving (the Illinois method).
+
+    smECE_sigma falls with sigma from sum |r| to |sum r|, so the two bracket it.
+    """
+    low = np.maximum(np.abs(residual.sum(axis=-1)), _SMALLEST_WIDTH)
+    high = np.maximum(np.abs(residual).sum(axis=-1), low)
+    at_low, at_high = _smoothed(coefficients, low) - low, _smoothed(coefficients, high) - high
+    # Narrower than the smallest width: take the value there.
+    narrow = at_low <= 0
+    best = np.where(narrow, at_low + low, high)
+    open_ = ~narrow & (at_high < 0)
+    moved_low = np.zeros(len(low), dtype=np.int64)  # which end moved last: 1 low, -1 high
+    for _ in range(_MOST_STEPS):
+        if not open_.any():
+            break
+        i = np.flatnonzero(open_)
+        middle = (low[i] * at_high[i] - high[i] * at_low[i]) / (at_high[i] - at_low[i])
+        value = _smoothed(coefficients[i], middle) - middle
+        best[i] = middle
+        above = value > 0
+        side = np.where(above, 1, -1)
+        # An end that stays a second time counts half, so that both ends move.
+        stayed = np.where(side == moved_low[i], 0.5, 1.0)
+        moved_low[i] = side
+        at_high[i] = np.where(above, at_high[i] * stayed, value)
+        high[i] = np.where(above, high[i], middle)
+        at_low[i] = np.where(above, value, at_low[i] * stayed)
+        low[i] = np.where(above, middle, low[i])
+        open_[i] = (np.abs(value) > close_enough) & (high[i] - low[i] > close_enough)
+    return best
+
+
+LEAST_PROBABILITY = 1e-3
+"""A confidence is cut to [this, 1 - this] where its logarithm is taken: a stated 1.0 costs at most 6.9 nats.
+
+The limits of Rewarding Doubt (arXiv 2503.02623, eq. 3); what is stated with two decimals is not told apart by
+less.
+"""
+
+
+def forecast_scores(
+    confidence: FloatArray, chance: FloatArray, n_labels: IntArray, entropy: FloatArray, squares: FloatArray
+) -> dict[str, FloatArray]:
+    """Score the forecast q of each row against its true distribution p.
+
+    Args:
+        confidence: c, [n].
+        chance: p of the answer, [n].
+        n_labels: L, [n].
+        entropy: of p in nats, - sum p ln p, [n].
+        squares: sum of p^2 over the labels, [n].
+    Returns:
+        `cross_entropy`, - sum p ln q, in nats, c cut to [LEAST_PROBABILITY, 1 - LEAST_PROBABILITY]; `kl`,
+        what it exceeds the entropy by, the divergence of p from q (0 for q = p); `brier`, sum (q - p)^2 over
+        the labels, in [0, 2]: Brier's score of 1950 with p in place of the outcome. Each [n].
+    """
+    others = np.maximum(n_labels - 1, 1)
+    is_alone = n_labels == 1
+    cut = np.clip(confidence, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+    logs = chance * np.log(cut) + (1 - chance) * np.log((1 - cut) / others)
+    cross_entropy = np.where(is_alone, 0.0, -logs)
+    stated = np.where(is_alone, 1.0, confidence)
+    rest = (1 - stated) / others
+    of_forecast = stated**2 + others * rest**2
+    brier = of_forecast - 2 * (stated * chance + rest * (1 - chance)) + squares
+    # Neither can be below 0; the differences can be, by the last digit.
+    return {
+        "cross_entropy": cross_entropy,
+        "kl": np.maximum(cross_entropy - entropy, 0.0),
+        "brier": np.maximum(brier, 0.0),
+    }
+
+
+def soft_ece(confidence: FloatArray, tenth: IntArray, chance: FloatArray) -> float | None:
+    """ECE over ten bins with the true chance of each answer in place of whether it happened to be right.
+
+    sum over bins of (n_bin / n) |mean chance of the bin - mean confidence of the bin|, in [0, 1]. It lacks
+    the noise of the outcomes, which inflates the ECE of small samples. Sums are exact, so the order of the
+    rows cannot matter.
+
+    Args:
+        confidence: [n].
+        tenth: the bin of each confidence, on the stated decimal (`counts.tenth_of`), [n].
+        chance: p of the answer, [n].
+    Returns:
+        None without rows.
+    """
+    if not len(confidence):
+        return None
+    gap = chance - confidence
+    sums = (math.fsum(gap[tenth == index].tolist()) for index in range(N_TENTHS))
+    return math.fsum(map(abs, sums)) / len(confidence)

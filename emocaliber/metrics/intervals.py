@@ -23,8 +23,10 @@ Interval = tuple[float, float]
 Measure = Callable[[GroupCounts, float], dict[str, FloatArray]]
 
 _NUMBERS_AT_ONCE = 8_000_000
+
 # How exactly the width of the smooth ECE is found: four decimals are far inside what a draw says.
 _SMOOTH_ON_DATA, _SMOOTH_ENOUGH = 1e-9, 1e-4
+
 # An interval from few draws says little: a score has to be defined in at least this share of them.
 _LEAST_DEFINED = 0.9
 

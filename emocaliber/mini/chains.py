@@ -6,16 +6,7 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 
-from emocaliber.mini.scene import (
-    DISTANCES,
-    FACES,
-    GROUNDS,
-    LIGHTS,
-    MARKS,
-    OBJECTS,
-    POSTURES,
-    Scene,
-)
+from emocaliber.mini.scene import DISTANCES, FACES, GROUNDS, LIGHTS, MARKS, OBJECTS, POSTURES, Scene
 from emocaliber.mini.world import WEIGHTS
 
 CAPTION_PROMPT = "Describe the image."

@@ -11,17 +11,14 @@ import math
 from collections.abc import Mapping
 
 from emocaliber.mini.scene import MOODS, Scene
-from emocaliber.taxonomy import (
-    MIKELS_TO_POLARITY,
-    TASKS,
-    WEBEMO_25_TO_2,
-    WEBEMO_25_TO_7,
-)
+from emocaliber.taxonomy import MIKELS_TO_POLARITY, TASKS, WEBEMO_25_TO_2, WEBEMO_25_TO_7
 
 # Sharpness of the softmax over moods: larger makes every label more certain.
 SHARPNESS = 1.3
+
 # In UnbiasedEmo-6 the object says nothing of the emotion; the rest has to speak louder.
 UNBIASED_SHARPNESS = 3.5
+
 # A colour field holds few signs; each one counts for more.
 ABSTRACT_SHARPNESS = 5.5
 
@@ -86,6 +83,7 @@ WEIGHTS: Mapping[str, Mapping[str, Mapping[str, float]]] = {
         "dots": {"amusement": 0.8, "excitement": 0.5, "disgust": 0.4},
     },
 }
+
 # How much of the object reaches the mood: what one touches counts for more than what is far away.
 DISTANCE_FACTOR = {None: 1.0, "touching": 1.2, "near": 1.0, "far": 0.7}
 

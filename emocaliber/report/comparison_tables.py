@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 
-from emocaliber.report.comparison_results import (
+from emocaliber.report.comparison import (
     COMPARED,
     HIGHER_IS_BETTER,
     SIGNIFICANT,
@@ -14,16 +14,17 @@ from emocaliber.report.comparison_results import (
     RowSet,
     draws_needed,
 )
-from emocaliber.report.markup import (
+from emocaliber.report.tables import (
     Cell,
     Line,
     Table,
     latex_table,
     markdown_table,
     markdown_text,
+    percent,
+    printable,
     text_table,
 )
-from emocaliber.report.tables import percent, printable
 
 SCORE_TITLES = {
     "acc": "Accuracy",

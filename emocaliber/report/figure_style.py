@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from emocaliber.report.results import OVERALL
+from emocaliber.report.summary import OVERALL
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
 
 # Okabe & Ito, "Color Universal Design" (2008): told apart with every common kind of colour blindness. Every
 # line also has a marker and a dash pattern of its own.
@@ -31,6 +32,7 @@ LINES = {
 
 SUFFIXES = (".png", ".pdf")
 _DOTS_PER_INCH = 150
+
 # Without the name and version of the program and the time, so that the bytes depend on the numbers only.
 _NO_METADATA = {"Creator": None, "Producer": None, "CreationDate": None}
 

@@ -9,21 +9,226 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import io
 import json
+import math
 import re
+import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
-from emocaliber.jsonl import PathLike, write_text_atomic
-from emocaliber.report.page_content import numbers, packed_rows
-from emocaliber.report.thumbnails import LONGEST_SIDE_PIXELS, thumbnails_of
-from emocaliber.scoring import response_of
+from emocaliber.images import to_rgb
+from emocaliber.jsonl import PathLike, RecordError, write_text_atomic
+from emocaliber.records import record_candidates, record_images
+from emocaliber.report.confidences_section import CONFIDENCE_TITLES
+from emocaliber.response import SECTIONS, parse
+from emocaliber.scoring import ScoredRow, response_of
 
-if TYPE_CHECKING:
-    from emocaliber.scoring import ScoredRow
+_NOT_SHOWN = {"thresholds"}  # of a summary
+_NOT_FACTS = {
+    *("overall", "groups", "tasks", "warnings", "unit"),
+    *("paper", "protocol_difference", "samples"),  # in the logs and metrics.json
+    "confidences",  # a table of its own
+}
+_MOST_CURVE_POINTS = 400
+_DIGITS = (
+    12  # of a number: rounded far beyond the four that the page shows, so that it shows the same as the log
+)
+
+
+def numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page shows of metrics.json; tasks and groups as lists, which keep their order."""
+    facts = [[str(key), _fact(value)] for key, value in metrics.items() if key not in _NOT_FACTS]
+    groups = _mapping(metrics.get("groups"))
+    tasks = _mapping(metrics.get("tasks"))
+    return {
+        "facts": facts,
+        "warnings": [str(text) for text in metrics.get("warnings") or ()],
+        "tasks": [{"name": str(name), "samples": _summary(task)} for name, task in tasks.items()],
+        "groups": [{"name": str(name), **_pooled(group)} for name, group in groups.items()],
+        "overall": {"name": "Overall", **_pooled(metrics.get("overall"))},
+        "confidences": _compared(_mapping(metrics.get("confidences"))),
+    }
+
+
+def _compared(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The scores of several confidences on the same rows: of each task, of each group, of all."""
+
+    overall = _mapping(content.get("overall"))
+    sets = [("task", name, one) for name, one in _mapping(content.get("tasks")).items()]
+    sets += [("group", name, one) for name, one in _mapping(content.get("groups")).items()]
+    sets += [("overall", "Overall", overall)] if overall else []
+    return [
+        {
+            "kind": kind,
+            "name": str(name),
+            "n": _plain(_mapping(one).get("n")),
+            "confidences": [
+                {"title": CONFIDENCE_TITLES.get(key, str(key)), "samples": _summary(scores)}
+                for key, scores in _mapping(_mapping(one).get("confidences")).items()
+            ],
+        }
+        for kind, name, one in sets
+    ]
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Sequence) and all(isinstance(one, str | int | float) for one in value):
+        return ", ".join(map(str, value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_fact(one)}" for key, one in value.items())
+    return json.dumps(_plain(value))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _pooled(value: Any) -> dict[str, Any]:
+    pooled = _mapping(value)
+    return {
+        "tasks": [str(name) for name in pooled.get("tasks") or ()],
+        "samples": _summary(pooled.get("samples")),
+        "task_mean": _plain(_mapping(pooled.get("task_mean"))),
+    }
+
+
+def _summary(value: Any) -> dict[str, Any]:
+    summary = {str(key): _plain(one) for key, one in _mapping(value).items() if key not in _NOT_SHOWN}
+    curve = summary.get("risk_coverage") or []
+    if len(curve) > _MOST_CURVE_POINTS:
+        last = len(curve) - 1
+        steps = _MOST_CURVE_POINTS - 1
+        summary["risk_coverage"] = [curve[round(i * last / steps)] for i in range(steps + 1)]
+    return summary
+
+
+def packed_rows(rows: Sequence[Mapping[str, Any]], thumbnails: Sequence[int | None]) -> dict[str, Any]:
+    """The rows, each with the place of its thumbnail; a list of candidates that many share is there once."""
+    sets: dict[tuple[str, ...], int] = {}
+    packed = []
+    for row, thumbnail in zip(rows, thumbnails, strict=True):
+        candidates = tuple(str(one) for one in row.get("candidates") or ())
+        number = sets.setdefault(candidates, len(sets))
+        packed.append(_row(row, candidates) | {"candidates": number, "thumbnail": thumbnail})
+    return {"candidate_sets": list(sets), "rows": packed}
+
+
+def _row(row: Mapping[str, Any], candidates: Sequence[str]) -> dict[str, Any]:
+    confidence = row.get("confidence")
+    response = row.get("response")
+    posterior = _mapping(row.get("posterior"))
+    return {
+        **{key: str(row.get(key) or "") for key in ("id", "task", "status")},
+        **{
+            key: None if row.get(key) is None else str(row[key])
+            for key in ("image", "truth", "label", "label_reason", "confidence_reason", "response", "error")
+        },
+        "confidence": None if confidence is None else _plain(float(confidence)),
+        "correct": bool(row.get("correct")),
+        "flags": sorted(str(flag) for flag in row.get("flags") or ()),
+        "posterior": [_plain(posterior.get(one, 0.0)) for one in candidates] if posterior else None,
+        "steps": _steps(response, candidates) if isinstance(response, str) else None,
+    }
+
+
+def _steps(response: str, candidates: Sequence[str]) -> list[list[int] | None]:
+    """Where in the response each step of the reasoning stands, in UTF-16 units, as JavaScript counts.
+
+    The response is in the page already: the places cost a few bytes, the texts again would double its size.
+    """
+    reasoning = parse(response, candidates).reasoning
+    places: list[list[int] | None] = []
+    for name in SECTIONS:
+        text = reasoning.get(name)
+        start = response.find(text) if text else -1
+        ends = (start, start + len(text or ""))
+        places.append([_utf16_length(response[:end]) for end in ends] if start >= 0 else None)
+    return places
+
+
+def _utf16_length(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON can hold it: numbers that JSON lacks become null, other objects their text."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float | Decimal):
+        return round(float(value), _DIGITS) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, Iterable):
+        return [_plain(one) for one in value]
+    return str(value)
+
+
+LONGEST_SIDE_PIXELS = 96
+_JPEG_QUALITY = 60
+_MOST_THREADS = 8
+_MOST_PIXELS = 50_000_000  # of an image: decoded, as many take 200 MB in each thread
+
+
+def thumbnails_of(
+    images: Sequence[Any], root: Path, longest_side: int = LONGEST_SIDE_PIXELS
+) -> tuple[list[str], list[int | None]]:
+    """Make one thumbnail a file.
+
+    Args:
+        images: paths relative to `root`; anything but a text stands for no image.
+        root: nothing outside it is read, wherever a path or a link leads.
+        longest_side: of a thumbnail, in pixels.
+    Returns:
+        The thumbnails as base64 JPEG, and for every image its place among them: None where there is no image,
+        it is not a file below `root`, it cannot be read, or it has more than 50 million pixels.
+    """
+    inside = root.resolve()
+    files = [_file_below(inside, image) for image in images]
+    distinct = list(dict.fromkeys(file for file in files if file is not None))
+    with warnings.catch_warnings(), ThreadPoolExecutor(_MOST_THREADS) as pool:
+        warnings.simplefilter("ignore")  # of Pillow, of a size that is refused here
+        made = dict(zip(distinct, pool.map(partial(_thumbnail, longest_side), distinct), strict=True))
+    places = {file: number for number, file in enumerate(file for file in distinct if made[file] is not None)}
+    pictures = [text for file in distinct if (text := made[file]) is not None]
+    return pictures, [None if file is None else places.get(file) for file in files]
+
+
+def _file_below(root: Path, image: Any) -> Path | None:
+    if not isinstance(image, str) or not image:
+        return None
+    try:
+        file = (root / image).resolve()
+        return file if file.is_relative_to(root) and file.is_file() else None
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL or a lone surrogate in it, a loop of links
+        return None
+
+
+def _thumbnail(longest_side: int, file: Path) -> str | None:
+    from PIL import Image, ImageOps
+
+    size = (longest_side, longest_side)
+    try:
+        with Image.open(file) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                return None
+            image.draft("RGB", size)  # a large JPEG is decoded at a fraction of its size
+            small = to_rgb(ImageOps.exif_transpose(image))
+            small.thumbnail(size)
+            buffer = io.BytesIO()
+            small.save(buffer, format="JPEG", quality=_JPEG_QUALITY, optimize=True)
+    except Exception:  # a decoder that is fed damaged bytes may raise anything
+        return None
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
 
 _ASSETS = "page_assets"
 _SCRIPTS = ("dom.js", "tables.js", "charts.js", "confusion.js", "filters.js", "samples.js", "start.js")
@@ -146,3 +351,83 @@ def _embedded(content: Any) -> str:
     """JSON for a script element: no markup characters, and ASCII, so that a lone surrogate is an escape."""
     text = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+MOST_ROWS = 20_000
+"""A browser holds this many well; the page of more rows shows the first ones."""
+
+_FEW_ROWS = 2000  # up to here a page of larger pictures stays below some 30 MB
+_LARGE_SIDE_PIXELS = 256
+_SMALL_SIDE_PIXELS = 96
+
+
+def prediction_row(record: Mapping[str, Any]) -> PageRow:
+    """Read a record with a `response` or an `error` as the page shows it, whatever else it lacks."""
+    candidates = _or_none(record_candidates, record) or []
+    images = _or_none(record_images, record) or [None]
+    response = response_of(record)
+    parsed = None if response is None else parse(response, candidates)
+    error = record.get("error")
+    if isinstance(error, Mapping):
+        error = ": ".join(str(error[key]) for key in ("type", "message") if error.get(key))
+    row = PageRow(
+        id=str(record.get("id", "")),
+        task=str(record.get("task", "")),
+        image=images[0],
+        candidates=candidates,
+        truth=None,
+        status="failed" if parsed is None else "unparsed" if parsed.label is None else "answered",
+        response=response,
+        error=None if error is None else str(error),
+    )
+    if parsed is not None:
+        row["label"], row["confidence"] = parsed.label, parsed.confidence
+        row["label_reason"], row["confidence_reason"] = parsed.label_reason, parsed.confidence_reason
+        row["flags"] = sorted(parsed.flags)
+    return row
+
+
+def _or_none(read: Any, record: Mapping[str, Any]) -> Any:
+    try:
+        return read(record)
+    except RecordError:
+        return None
+
+
+def write_prediction_page(
+    path: PathLike,
+    records: Sequence[Mapping[str, Any]],
+    *,
+    title: str,
+    image_root: Path | None,
+    facts: Mapping[str, str] | None = None,
+) -> None:
+    """Write the page: afterwards the file holds all of it, or what it held before.
+
+    Args:
+        path: of the page, one file that needs no network.
+        records: with a `response` or an `error` each; no truth is looked for.
+        title: the name of the run.
+        image_root: as `emocaliber.report.page.write_page` has it.
+        facts: what else the head of the page says of the run, by name.
+    """
+    rows = [prediction_row(record) for record in records[:MOST_ROWS]]
+    status = Counter(row["status"] for row in rows)
+    counts = {"n": len(rows), **{name: status[name] for name in ("answered", "unparsed", "failed")}}
+    warnings = []
+    if len(records) > MOST_ROWS:
+        warnings = [f"Only the first {MOST_ROWS:,} of {len(records):,} rows are on this page."]
+    write_page(
+        path,
+        {
+            **(facts or {}),
+            "overall": {"samples": counts},
+            "tasks": {row["task"]: {} for row in rows},
+            "warnings": warnings,
+        },
+        rows,
+        title=title,
+        image_root=image_root,
+        has_truth=False,
+        longest_side=_LARGE_SIDE_PIXELS if len(rows) <= _FEW_ROWS else _SMALL_SIDE_PIXELS,
+    )

@@ -19,18 +19,307 @@ without a response, which the published evaluator never meets, is `unknown` and 
 
 from __future__ import annotations
 
+import math
 import sys
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from fractions import Fraction
+from itertools import chain
+from typing import Any, NamedTuple
 
-from emocaliber.report import paper_arithmetic as arithmetic
 from emocaliber.report import tables
-from emocaliber.report.paper_arithmetic import Outcome
-from emocaliber.report.paper_reading import first_candidate, read_confidence, tag_content
+from emocaliber.report.tables import percent, short_name
 from emocaliber.scoring import ScoredRow, response_of
 from emocaliber.taxonomy import GROUPS, task_sort_key
+
+N_BINS = 10
+
+# np.linspace(0, 1, 11) to the bit: 3 * 0.1, 6 * 0.1 and 7 * 0.1 lie one float above 0.3, 0.6 and 0.7.
+_BIN_EDGES = tuple(index * 0.1 for index in range(N_BINS + 1))
+
+
+class Outcome(NamedTuple):
+    """What a row comes to. `scanned` is the label that Overall uses; `confidence` is in [0, 1]."""
+
+    truth: str
+    label: str
+    scanned: str
+    confidence: float | None
+
+
+Counted = Iterable[tuple[Outcome, int]]
+"""Outcomes with the number of their rows."""
+Pairs = Counter[tuple[str, str]]
+"""Rows per (truth, label)."""
+
+
+class Level(NamedTuple):
+    """All rows with one confidence."""
+
+    confidence: float
+    n: int
+    n_right: int
+
+
+class Kept(NamedTuple):
+    """The rows with c >= threshold; scores and coverage in [0, 1], None where there are no such rows."""
+
+    threshold: float
+    n: int
+    acc: float | None
+    f1: float | None
+    coverage: float | None
+
+
+def count_pairs(counted: Counted, *, reads_scan: bool = False) -> Pairs:
+    """Count rows per (truth, label), the label being the one that Overall uses if `reads_scan`."""
+    pairs: Pairs = Counter()
+    for outcome, n in counted:
+        pairs[outcome.truth, outcome.scanned if reads_scan else outcome.label] += n
+    return pairs
+
+
+def accuracy(pairs: Pairs) -> float | None:
+    """Share of rows whose label is the truth, in [0, 1]; None without rows."""
+    n = pairs.total()
+    return sum(count for (truth, label), count in pairs.items() if truth == label) / n if n else None
+
+
+def weighted_f1(pairs: Pairs) -> float | None:
+    """scikit-learn's `f1_score(average="weighted")`, in [0, 1], as an exact fraction; None without rows.
+
+    `unknown` is a label like any other.
+    """
+    support: Counter[str] = Counter()
+    n_predicted: Counter[str] = Counter()
+    for (truth, label), n in pairs.items():
+        support[truth] += n
+        n_predicted[label] += n
+    weighted = (n * Fraction(2 * pairs[name, name], n + n_predicted[name]) for name, n in support.items())
+    return float(sum(weighted, Fraction(0)) / support.total()) if support else None
+
+
+def confidence_levels(counted: Counted) -> list[Level]:
+    """Rows per confidence, lowest first; a row without a confidence is in none."""
+    n_rows: Counter[float] = Counter()
+    n_right: Counter[float] = Counter()
+    for outcome, n in counted:
+        if outcome.confidence is not None:
+            n_rows[outcome.confidence] += n
+            n_right[outcome.confidence] += n if outcome.label == outcome.truth else 0
+    return [Level(confidence, n_rows[confidence], n_right[confidence]) for confidence in sorted(n_rows)]
+
+
+def float_bin(confidence: float) -> int:
+    """The bin of the published ECE, from 0; `N_BINS`, which is no bin, for 1.0."""
+    return bisect_right(_BIN_EDGES, confidence) - 1
+
+
+def decimal_bin(confidence: float) -> int:
+    """The bin of the default ECE, from 0: that of the shortest decimal which reads as the float."""
+    return min(math.floor(Fraction(repr(confidence)) * N_BINS), N_BINS - 1)
+
+
+def ece(levels: Sequence[Level]) -> float | None:
+    """sum over bins of (n_bin / n) |accuracy - mean confidence|; n counts 1.0, which is in no bin."""
+    n = sum(level.n for level in levels)
+    inside: dict[int, list[Level]] = {index: [] for index in range(N_BINS + 1)}
+    for level in levels:
+        inside[float_bin(level.confidence)].append(level)
+    del inside[N_BINS]
+    gaps = (
+        abs(sum(one.n_right for one in some) - math.fsum(one.confidence * one.n for one in some))
+        for some in inside.values()
+    )
+    return math.fsum(gaps) / n if n else None
+
+
+def brier(levels: Sequence[Level]) -> float | None:
+    """Mean (c - i)^2, i being 1 for a right answer and 0 for a wrong one; None without rows."""
+    n = sum(level.n for level in levels)
+    right = (level.n_right * (1 - level.confidence) ** 2 for level in levels)
+    wrong = ((level.n - level.n_right) * level.confidence**2 for level in levels)
+    return math.fsum(chain(right, wrong)) / n if n else None
+
+
+def auroc(levels: Sequence[Level]) -> float | None:
+    """Area under the ROC curve, ties counting half; None where all answers are right, or none is."""
+    n_right = n_wrong = twice_wins = 0
+    for level in levels:
+        wrong_here = level.n - level.n_right
+        twice_wins += level.n_right * (2 * n_wrong + wrong_here)
+        n_right += level.n_right
+        n_wrong += wrong_here
+    return twice_wins / (2 * n_right * n_wrong) if n_right and n_wrong else None
+
+
+def threshold_rows(counted: Counted) -> list[Kept]:
+    """Acc, F1 and coverage of the rows with c >= 0.1 ... 0.9; coverage is among rows with a confidence."""
+    stated = [(item[0].confidence, item) for item in counted if item[0].confidence is not None]
+    n_stated = sum(n for _, (_, n) in stated)
+    table = []
+    for tenth in range(1, 10):
+        kept = count_pairs(item for confidence, item in stated if confidence >= tenth / 10)
+        coverage = kept.total() / n_stated if n_stated else None
+        table.append(Kept(tenth / 10, kept.total(), accuracy(kept), weighted_f1(kept), coverage))
+    return table
+
+
+FAULTS = {
+    "whole_response_scan": "Overall scans the whole response, reasoning included, and finds another label",
+    "substring": "the label is the first candidate that is a substring of the answer, else unknown",
+    "multiline_answer": "the answer tag spans lines and is not matched; the whole response is scanned",
+    "no_answer_tag": "no answer tag is closed; the whole response is scanned, reasoning included",
+    "bin_edge": "ECE bins have float edges: 1.0 is in no bin, 0.3, 0.6 and 0.7 are one bin low",
+    "unparsable_confidence": "float() does not read the confidence; the row is left out",
+    "clipped": "a confidence outside [0, 1] is clipped; the default reads it as percent, or not at all",
+    "other_confidence_tag": "float() of the first confidence tag, reasoning included, is another value",
+    "rows_without_confidence": "metric_conf.log is over rows with a confidence, beside #Samples of all",
+    "not_printed": "a task and Overall have no ECE, Brier and ROC AUC",
+}
+"""What makes a number differ, by the name under which its rows are counted."""
+
+_LABEL = ("substring", "multiline_answer", "no_answer_tag")
+_CONFIDENCE = ("unparsable_confidence", "clipped", "other_confidence_tag")
+_CALIBRATION = ("ece", "brier", "auroc")
+_TITLES = {"acc": "Acc", "f1": "F1", "ece": "ECE", "brier": "Brier", "auroc": "ROC AUC"}
+
+
+def protocol_difference(
+    paper: Mapping[str, Any], default: Mapping[str, Any]
+) -> tuple[str, list[dict[str, Any]]]:
+    """Compare the two protocols on the same rows, number by number as printed.
+
+    Args:
+        paper: `PaperProtocol.scores()`.
+        default: the content of the default protocol's metrics.json.
+    Returns:
+        A section for people, which ends without a line break, and one entry for each number that differs:
+        `level` (task, group, overall), `name`, `score` (acc, f1, ece, brier, auroc), `log` (the file that
+        holds the number), `default` and `paper` (in [0, 1] or None), and `rows`: by name of `FAULTS`, how
+        many rows come out differently by it.
+    Raises:
+        ValueError: the two are not of the same rows.
+    """
+    numbers = [number for level in _levels(paper, default) for number in _differing(*level)]
+    return _text(numbers), numbers
+
+
+def _levels(
+    paper: Mapping[str, Any], default: Mapping[str, Any]
+) -> Iterator[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]]:
+    """Give what is to be compared: level, name, scores by the paper, scores by default."""
+    try:
+        levels = [("task", name, scores, default["tasks"][name]) for name, scores in paper["tasks"].items()]
+        for name, scores in paper["groups"].items():
+            levels.append(("group", name, scores, default["groups"][name]["samples"]))
+        levels.append(("overall", "Overall", paper["overall"], default["overall"]["samples"]))
+    except KeyError as missing:
+        raise ValueError(f"the default metrics lack {missing}; give those of the same predictions") from None
+    for level, name, by_paper, by_default in levels:
+        if by_paper["n"] != by_default["n"]:
+            raise ValueError(
+                f"{name} has {by_paper['n']} rows by paper and {by_default['n']} by default; "
+                "give the metrics of the same predictions"
+            )
+        yield level, name, by_paper, by_default
+
+
+def _differing(
+    level: str, name: str, paper: Mapping[str, Any], default: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    for log, score, key in _printed(level, paper):
+        if percent(paper[key]) != percent(default[score]):
+            yield {
+                "level": level,
+                "name": name,
+                "score": score,
+                "log": log,
+                "default": default[score],
+                "paper": paper[key],
+                "rows": _rows(level, log, score, paper),
+            }
+
+
+def _printed(level: str, paper: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Give each number once: the log that prints it, its score, its key by the paper.
+
+    metric_conf.log has Acc and F1 of a task and of Overall again; they count where they differ by themselves.
+    """
+    for score in ("acc", "f1"):
+        if level != "group":
+            yield "metric.log", score, score
+        if level == "group" or percent(paper[f"{score}_with_confidence"]) != percent(paper[score]):
+            yield "metric_conf.log", score, f"{score}_with_confidence"
+    for score in _CALIBRATION:
+        yield "metric_conf.log", score, score
+
+
+def _rows(level: str, log: str, score: str, paper: Mapping[str, Any]) -> dict[str, int]:
+    """Count the rows of each fault that bears on a number."""
+    if score in _CALIBRATION and level != "group":
+        return {"not_printed": paper["n"]}
+    names = [*(("whole_response_scan",) if level == "overall" else ()), *_LABEL]
+    if score in _CALIBRATION:
+        names += [*(("bin_edge",) if score == "ece" else ()), *_CONFIDENCE]
+    rows = {name: paper["faults"][name] for name in names}
+    if log == "metric_conf.log" and score not in _CALIBRATION:
+        rows["rows_without_confidence"] = paper["n"] - paper["n_with_confidence"]
+    return {name: n for name, n in rows.items() if n}
+
+
+def _text(numbers: Iterable[Mapping[str, Any]]) -> str:
+    lines = [
+        "protocol_difference: default -> paper (its logs), in percent, and the rows that make the difference"
+    ]
+    reasons = set()
+    for number in numbers:
+        reasons |= set(number["rows"])
+        if "not_printed" not in number["rows"]:
+            lines.append(_line(number))
+    if "not_printed" in reasons:
+        lines.append("  ECE, Brier and ROC AUC of every task and of Overall -> N/A (not_printed)")
+    if len(lines) == 1:
+        lines.append("  no printed number differs")
+    return "\n".join([*lines, *(f"{name}: {why}" for name, why in FAULTS.items() if name in reasons)])
+
+
+def _line(number: Mapping[str, Any]) -> str:
+    title = f"{short_name(number['name'])} {_TITLES[number['score']]}"
+    if number["level"] != "group" and number["log"] == "metric_conf.log":
+        title += " in metric_conf.log"
+    why = ", ".join(f"{name} {n}" for name, n in number["rows"].items()) or "no fault counted"
+    return f"  {title}: {percent(number['default'])} -> {percent(number['paper'])} ({why})"
+
+
+def tag_content(response: str, name: str) -> str | None:
+    """What `re.search(f"<{name}>(.*?)</{name}>", response)` finds, in linear time; None if nothing."""
+    for line in response.split("\n"):
+        content, closing_tag, _ = line.partition(f"<{name}>")[2].partition(f"</{name}>")
+        if closing_tag:
+            return content
+    return None
+
+
+def first_candidate(text: str, candidates: Sequence[str]) -> str | None:
+    """The first candidate, in list order, that is a substring of the lower-cased text."""
+    lowered = text.lower()
+    return next((candidate for candidate in candidates if candidate.lower() in lowered), None)
+
+
+def read_confidence(response: str) -> tuple[float | None, bool]:
+    """The confidence in [0, 1], None if it does not parse, and whether it was outside and is clipped."""
+    try:
+        stated = float(tag_content(response, "confidence") or "nan")
+    except ValueError:
+        return None, False
+    if math.isnan(stated):
+        return None, False
+    clipped = min(max(stated, 0.0), 1.0)
+    return clipped, clipped != stated
+
 
 UNKNOWN = "unknown"
 ROW_FAULTS = (
@@ -157,7 +446,7 @@ def _confidence_faults(confidence: float | None, is_clipped: bool, scored: Score
     if confidence != by_default:
         is_dropped = confidence is None
         yield "unparsable_confidence" if is_dropped else "clipped" if is_clipped else "other_confidence_tag"
-    if confidence is not None and arithmetic.float_bin(confidence) != arithmetic.decimal_bin(confidence):
+    if confidence is not None and float_bin(confidence) != decimal_bin(confidence):
         yield "bin_edge"
 
 
@@ -169,7 +458,7 @@ def _scores(members: Sequence[_Rows], *, reads_scan: bool = False) -> dict[str, 
     """The numbers of a task or of Overall, which have no calibration."""
     counted = _counted(members)
     stated = [item for item in counted if item[0].confidence is not None]
-    pairs, stated_pairs = (arithmetic.count_pairs(rows, reads_scan=reads_scan) for rows in (counted, stated))
+    pairs, stated_pairs = (count_pairs(rows, reads_scan=reads_scan) for rows in (counted, stated))
     counts: Counter[str] = Counter()
     for rows in members:
         counts.update(rows.counts)
@@ -177,27 +466,27 @@ def _scores(members: Sequence[_Rows], *, reads_scan: bool = False) -> dict[str, 
         "n": pairs.total(),
         "n_with_confidence": stated_pairs.total(),
         **{status: counts[status] for status in _STATUS},
-        "acc": arithmetic.accuracy(pairs),
-        "f1": arithmetic.weighted_f1(pairs),
+        "acc": accuracy(pairs),
+        "f1": weighted_f1(pairs),
         "ece": None,
         "brier": None,
         "auroc": None,
-        "acc_with_confidence": arithmetic.accuracy(stated_pairs),
-        "f1_with_confidence": arithmetic.weighted_f1(stated_pairs),
+        "acc_with_confidence": accuracy(stated_pairs),
+        "f1_with_confidence": weighted_f1(stated_pairs),
         "faults": {fault: counts[fault] for fault in ROW_FAULTS},
     }
 
 
 def _group_scores(members: Sequence[_Rows]) -> dict[str, Any]:
     scores = _scores(members)
-    levels = arithmetic.confidence_levels(_counted(members))
+    levels = confidence_levels(_counted(members))
     return {
         **scores,
         "acc": scores["acc_with_confidence"],
         "f1": scores["f1_with_confidence"],
-        "ece": arithmetic.ece(levels),
-        "brier": arithmetic.brier(levels),
-        "auroc": arithmetic.auroc(levels),
+        "ece": ece(levels),
+        "brier": brier(levels),
+        "auroc": auroc(levels),
     }
 
 
@@ -227,7 +516,7 @@ def _threshold_block(group: str, members: Sequence[_Rows]) -> list[list[str]]:
             tables.percent(kept.coverage, 8),
             str(kept.n),
         ]
-        for kept in arithmetic.threshold_rows(_counted(members))
+        for kept in threshold_rows(_counted(members))
     ]
 
 

@@ -4,28 +4,222 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
+from math import inf
 from operator import add
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from emocaliber.metrics.calibration import ByChance, calibrated_by_chance, reliability_bins
-from emocaliber.metrics.counts import LevelCounts
+from emocaliber.metrics.calibration import (
+    ByChance,
+    ReliabilityBin,
+    bayes_accuracy,
+    calibrated_by_chance,
+    forecast_scores,
+    reliability_bins,
+    soft_ece,
+)
+from emocaliber.metrics.counts import FloatArray, IntArray, LevelCounts, mean
 from emocaliber.metrics.intervals import (
     N_DRAWS,
+    Interval,
     Resampled,
     interval,
+    mean_interval,
     mean_over,
     resample,
 )
 from emocaliber.metrics.rows import Rows
 from emocaliber.metrics.scores import SCORES, THRESHOLDS
-from emocaliber.metrics.selective import selective_curve
+from emocaliber.metrics.selective import CurvePoint, selective_curve
 from emocaliber.report.collector import Account, Collector, KnownTruth
-from emocaliber.report.results import OVERALL, Evaluation, Summary, TaskMean, ThresholdRow
-from emocaliber.report.truth import against_truth
+from emocaliber.report.tables import Scores, percent
 from emocaliber.scoring import ScoredRow
 from emocaliber.taxonomy import GROUPS
+
+OVERALL = "Overall"
+
+
+@dataclass(frozen=True)
+class ThresholdRow:
+    """The rows kept at one threshold; scores in [0, 1] with 95 % intervals, None where nothing is kept.
+
+    `scores` and `intervals` by name: `acc`, `f1`, `coverage`.
+    """
+
+    threshold: str
+    n: int
+    scores: dict[str, float | None]
+    intervals: dict[str, Interval | None]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Answer and confidence as a forecast of the label distribution, see `metrics.soft`; means over rows.
+
+    `expected_acc`, in [0, 1]: the chance that the answer is right, 0 for a row without one, over all rows of
+    the `Truth`. `soft_ece`, in [0, 1]: the ECE against that chance, over its `n_with_confidence` rows.
+    `cross_entropy`, `kl` (nats) and `brier` (in [0, 2]): over the `n` rows with an answer and a confidence.
+    `intervals` by name; the soft ECE is no mean and has none.
+    """
+
+    n: int
+    expected_acc: float | None
+    soft_ece: float | None
+    cross_entropy: float | None
+    kl: float | None
+    brier: float | None
+    intervals: dict[str, Interval | None]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Against the stored label distribution of each image, over the `n` rows that have one; all in [0, 1].
+
+    `gap` is the mean |c - p(answer | image)| over the `n_with_confidence` of them that state a confidence, an
+    unparsed answer having chance 0 to be right. `intervals` by name: `acc`, `bayes_acc`, `acc_over_bayes`,
+    `gap`.
+    """
+
+    n: int
+    n_with_confidence: int
+    acc: float | None
+    bayes_acc: float | None
+    gap: float | None
+    intervals: dict[str, Interval | None]
+    forecast: Forecast
+
+    @property
+    def acc_over_bayes(self) -> float | None:
+        """The accuracy as a share of the best that can be expected."""
+        return self.acc / self.bayes_acc if self.acc is not None and self.bayes_acc else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary(Scores):
+    """The scores of a set of rows with the account of where every row went.
+
+    n = answered + unparsed + failed. Accuracy, F1 and the selective scores are over all n rows, the
+    calibration scores over the `n_with_confidence` rows that state a confidence;
+    `n_unparsed_with_confidence` of these have no answer and count as wrong. `scores` holds every one of
+    `SCORES`, `intervals` its 95 % interval. `by_chance`: the ECE that honest confidences would show. `curve`:
+    at most 1,000 points (`Rows.coarsened`). `confusion`: rows by (true label, answer or None).
+    """
+
+    answered: int
+    unparsed: int
+    failed: int
+    unparsed_reasons: dict[str, int]
+    failed_reasons: dict[str, int]
+    flags: dict[str, int]
+    n_with_confidence: int
+    n_unparsed_with_confidence: int
+    no_confidence_reasons: dict[str, int]
+    scores: dict[str, float | None]
+    intervals: dict[str, Interval | None]
+    by_chance: ByChance | None
+    thresholds: tuple[ThresholdRow, ...]
+    bins: tuple[ReliabilityBin, ...]
+    curve: tuple[CurvePoint, ...]
+    confusion: dict[tuple[str, str | None], int]
+    truth: Truth | None
+
+
+@dataclass(frozen=True)
+class TaskMean:
+    """The plain mean of each score over the `n_tasks` tasks in which it is defined, with 95 % intervals.
+
+    `pooling_gain`: AUROC of all rows together less the mean AUROC within the tasks, and its interval.
+    """
+
+    scores: dict[str, float | None]
+    intervals: dict[str, Interval | None]
+    n_tasks: dict[str, int]
+    pooling_gain: float | None
+    pooling_gain_interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that is reported about one set of predictions; tasks and groups in the tables' order."""
+
+    protocol: str
+    n_images: int
+    n_draws: int
+    seed: int
+    tasks: tuple[Summary, ...]
+    groups: tuple[Summary, ...]
+    overall: Summary
+    tasks_of_group: dict[str, tuple[str, ...]]
+    task_means: dict[str, TaskMean]
+
+    @property
+    def pooled(self) -> tuple[Summary, ...]:
+        """The groups, then everything together."""
+        return (*self.groups, self.overall)
+
+
+def against_truth(parts: Sequence[KnownTruth], *, with_intervals: bool) -> Truth | None:
+    """Measure the rows of some tasks whose label distribution is known; None where there are none."""
+    if not parts:
+        return None
+    columns = [part.columns() for part in parts]
+    rows = {name: np.concatenate([column[name] for column in columns]) for name in columns[0]}
+    right = rows["right"].astype(np.float64)
+    stated = ~np.isnan(rows["confidence"])
+    gap = np.abs(rows["confidence"] - rows["chance"])[stated]
+    ones = np.ones(len(right))
+    intervals = {
+        "acc": (right, ones, rows["image"]),
+        "bayes_acc": (rows["largest"], ones, rows["image"]),
+        "acc_over_bayes": (right, rows["largest"], rows["image"]),
+        "gap": (gap, ones[stated], rows["image"][stated]),
+    }
+    return Truth(
+        n=len(right),
+        n_with_confidence=int(stated.sum()),
+        acc=mean(right.tolist()),
+        bayes_acc=bayes_accuracy(rows["largest"].tolist()),
+        gap=mean(gap.tolist()),
+        intervals={
+            name: _interval(name, *arguments) if with_intervals else None
+            for name, arguments in intervals.items()
+        },
+        forecast=_forecast(rows, stated, with_intervals=with_intervals),
+    )
+
+
+def _forecast(rows: dict[str, NDArray[Any]], stated: NDArray[np.bool_], *, with_intervals: bool) -> Forecast:
+    is_forecast = stated & (rows["answered"] == 1)
+    per_row = forecast_scores(
+        *(rows[name][is_forecast] for name in ("confidence", "chance", "n_labels", "entropy", "squares"))
+    )
+    values = {"expected_acc": rows["chance"], **per_row}
+    means = {name: mean(value.tolist()) for name, value in values.items()}
+    images = {name: rows["image"][is_forecast] for name in per_row} | {"expected_acc": rows["image"]}
+    return Forecast(
+        n=int(is_forecast.sum()),
+        soft_ece=soft_ece(rows["confidence"][stated], rows["tenth"][stated], rows["chance"][stated]),
+        **means,
+        intervals={
+            name: _interval(name, value, np.ones(len(value)), images[name]) if with_intervals else None
+            for name, value in values.items()
+        },
+    )
+
+
+# What a mean cannot exceed; none can be below 0.
+_HIGHEST = {"acc": 1.0, "bayes_acc": 1.0, "gap": 1.0, "expected_acc": 1.0, "brier": 2.0}
+
+
+def _interval(name: str, values: FloatArray, weights: FloatArray, image: IntArray) -> Interval | None:
+    """The interval of a mean, cut to the values that it can have."""
+    found = mean_interval(values, weights, image)
+    return None if found is None else (max(0.0, found[0]), min(_HIGHEST.get(name, inf), found[1]))
+
 
 _RUN = "run"  # the name of the only one
 
@@ -174,3 +368,16 @@ def _task_mean(pooled: Resampled, tasks: Sequence[Resampled]) -> TaskMean:
 def _by_frequency(counts: Counter[str]) -> dict[str, int]:
     """The most frequent first, ties alphabetically, so that no order of rows matters."""
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def pooling_warnings(evaluation: Evaluation) -> list[str]:
+    """A line for each group whose pooled AUROC is higher than within its tasks by more than chance."""
+    lines = []
+    for row in evaluation.pooled:
+        mean = evaluation.task_means[row.name]
+        if mean.pooling_gain_interval is not None and mean.pooling_gain_interval[0] > 0:
+            lines.append(
+                f"warning: pooling inflates the ROC AUC of {row.name}: {percent(row.auroc)} over all its "
+                f"rows, {percent(mean.scores['auroc'])} within its tasks; the rest is how hard the tasks are"
+            )
+    return lines

@@ -11,18 +11,17 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import pytest
+import raw_trees as trees
+
+from data import build_benchmark as script
+from data import validate
+from data.raw import scan as vecbench_scan
+from emocaliber.records import read_records, soft_truth
+from emocaliber.taxonomy import MIKELS_8
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path += [str(ROOT / "data"), str(ROOT / "tests" / "data")]
+sys.path.append(str(ROOT / "tests" / "data"))
 
-import build_benchmark as script  # noqa: E402
-import raw_trees as trees  # noqa: E402
-import validate  # noqa: E402
-import vecbench_scan  # noqa: E402
-
-from emocaliber.records import read_records  # noqa: E402
-from emocaliber.soft_truth import soft_truth  # noqa: E402
-from emocaliber.taxonomy import MIKELS_8  # noqa: E402
 
 Row = dict[str, Any]
 LABELS = ("anger", "disgust", "fear", "joy", "sadness", "surprise", "neutral")

@@ -25,13 +25,13 @@ from emocaliber.records import read_records
 from emocaliber.response import SECTIONS, parse, render
 from emocaliber.taxonomy import MIKELS_8, MIKELS_TO_POLARITY, POLARITY_2
 
-sys.path.append(str(Path(__file__).parents[2] / "data"))  # last, so that no package is shadowed
 sys.path.append(str(Path(__file__).parents[1]))
 
-import build_vec_cot
-import vec_cot_prompt
 from chat_server import ChatServer, chat_server
-from vec_cot_arguments import KEY_VARIABLE
+
+from data import build_vec_cot
+from data.vec_cot import teacher as vec_cot_prompt
+from data.vec_cot.arguments import KEY_VARIABLE
 
 KEY = "sk-very-secret"
 N_IMAGES = 40

@@ -84,7 +84,12 @@ def test_a_model_teaches_and_ms_swift_trains_on_it(
     run(*build)  # asks for nothing: there is nobody to ask
     assert (out / "stage1.jsonl").read_bytes() == before
 
-    sft = ["bash", ROOT / "train" / "swift_sft.sh", ROOT / "train" / "settings" / "stage1_mini.yaml", MINI]
+    sft = [
+        "bash",
+        ROOT / "train" / "sft" / "swift_sft.sh",
+        ROOT / "train" / "settings" / "stage1_mini.yaml",
+        MINI,
+    ]
     sft += [out / "stage1.jsonl", tmp_path / "sft", "--max_steps", "1", "--logging_steps", "1"]
     run(*sft, "--per_device_train_batch_size", "4", STAGE="1", IMAGE_ROOT=str(data), EMOCALIBER_DEVICE="cpu")
     logged = lines(tmp_path / "sft" / "logging.jsonl")

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path += [str(ROOT / "data"), str(ROOT / "tests" / "data")]
+sys.path.append(str(ROOT / "tests" / "data"))
 
-import build_vecbench as script  # noqa: E402
 import raw_trees as trees  # noqa: E402
 from vecbench_builds import FILES, build, built, left_out, rows  # noqa: E402
-from vecbench_readers import READERS, ReaderSettings  # noqa: E402
 
+from data import build_vecbench as script  # noqa: E402
+from data.raw.readers import READERS, ReaderSettings  # noqa: E402
 from emocaliber.records import read_records  # noqa: E402
 from emocaliber.taxonomy import MIKELS_8, MIKELS_TO_POLARITY, TASKS, WEBEMO_25, WEBEMO_25_TO_7  # noqa: E402
 

@@ -22,8 +22,7 @@ from emocaliber.jsonl import read_jsonl
 from emocaliber.prompts import conversation, training_chat
 
 SCRIPT = Path(__file__).parents[2] / "data" / "check_leakage.py"
-sys.path.insert(0, str(SCRIPT.parent))
-import check_leakage  # noqa: E402
+from data import check_leakage  # noqa: E402
 
 CANDIDATES = ["amusement", "awe", "fear"]
 
@@ -349,7 +348,7 @@ def test_a_worker_that_is_killed_ends_the_run_with_one_line(data: Path) -> None:
     script = (
         "import sys; sys.path[:0] = sys.argv[1:3]\n"
         "from pathlib import Path\n"
-        "from describe_images import scan_images\n"
+        "from data.inspection.images import scan_images\n"
         "from dying import look_and_die\n"
         "from emocaliber.jsonl import RecordError\n"
         "files = [sys.argv[3] + f'/{n}.png' for n in range(40)] + [sys.argv[3] + '/train12.png']\n"
@@ -364,6 +363,6 @@ def test_a_worker_that_is_killed_ends_the_run_with_one_line(data: Path) -> None:
         picture(number).save(data / f"{number}.png")
     main = data / "main.py"
     main.write_text("if __name__ == '__main__':\n" + textwrap.indent(script, "    "))
-    command = [sys.executable, str(main), str(SCRIPT.parent), str(data), str(data)]
+    command = [sys.executable, str(main), str(SCRIPT.parents[1]), str(data), str(data)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert "a worker was killed, perhaps for memory" in ended.stdout, ended.stderr

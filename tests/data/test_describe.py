@@ -15,8 +15,7 @@ from PIL import Image
 from emocaliber.prompts import conversation, training_chat
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "data"))
-import describe  # noqa: E402
+from data import describe  # noqa: E402
 
 CHECKPOINT = ROOT / "models" / "EmoCaliber-mini"
 CHROMIUM = os.environ.get("EMOCALIBER_CHROMIUM", "/usr/bin/chromium")

@@ -272,8 +272,7 @@ def test_images_of_another_root_are_not_taken_for_those_checked_before(tmp_path:
 @pytest.fixture
 def get_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """The command in this process and its exit status."""
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    import get_vecbench
+    from data import get_vecbench
 
     def run(*flags: str) -> int:
         monkeypatch.setattr(sys, "argv", [SCRIPT.name, "--output-dir", str(tmp_path / "out"), *flags])
@@ -310,7 +309,7 @@ def test_a_build_that_stops_half_way_leaves_no_manifest_over_other_files(
 ) -> None:
     source = str(write_jsonl(tmp_path / "test.jsonl", [row("FI-2", 0)]))
     assert get_here("--source", source) == 1 and (tmp_path / "out" / "manifest.json").exists()
-    import vecbench_conversion
+    from data.published import conversion as vecbench_conversion
 
     there = []
 

@@ -1,7 +1,6 @@
 """Perceptual hashes that survive what happens to files, and a search that misses no pair."""
 
 import io
-import sys
 from itertools import combinations
 from pathlib import Path
 
@@ -12,10 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 from skimage import data as photographs
 
+from data.inspection.same_images import fingerprint, pairs_within
 from emocaliber.images import ImageFault, inspect_image
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "data"))
-from near_duplicates import fingerprint, pairs_within
 
 
 def by_comparing_all(hashes: list[int], radius: int) -> list[tuple[int, int]]:

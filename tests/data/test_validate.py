@@ -25,7 +25,7 @@ from emocaliber.reward_log import reward_and_log
 
 DATA = Path(__file__).parents[2] / "data"
 sys.path.append(str(DATA))
-import file_kinds  # noqa: E402
+from data.validation import kinds as file_kinds  # noqa: E402
 
 
 def load(name: str) -> Any:

@@ -1,20 +1,15 @@
 """What passes the filters of a VEC-CoT and the reason why the rest does not; stage-2 confidences."""
 
-import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from data.vec_cot import confidence, filters
+from data.vec_cot.rows import Row
 from emocaliber.jsonl import RecordError
 from emocaliber.response import SECTIONS, render
-
-sys.path.append(str(Path(__file__).parents[2] / "data"))  # last, so that no package is shadowed
-
-import vec_cot_confidence as confidence
-import vec_cot_filters as filters
-from vec_cot_rows import Row
 
 LABELS = ("awe", "fear", "sadness")
 REASONING = {name: f"A {name} of four words." for name in SECTIONS}

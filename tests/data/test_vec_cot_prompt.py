@@ -2,16 +2,13 @@
 
 import base64
 import io
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
 
-sys.path.append(str(Path(__file__).parents[2] / "data"))  # last, so that no package is shadowed
-
-from vec_cot_prompt import data_url, prompt_hash, question_text, read_template
-from vec_cot_rows import Row
+from data.vec_cot.rows import Row
+from data.vec_cot.teacher import data_url, prompt_hash, question_text, read_template
 
 ROW = Row("f:1", "r", "Two", "awe", ("awe", "fear"), "a.jpg", pixels="0")
 

@@ -1,15 +1,10 @@
 """The stages of a VEC-CoT: 60/30/10 in every stratum, no image in two, the same for the same seed."""
 
-import sys
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[2] / "data"))  # last, so that no package is shadowed
-
-from vec_cot_rows import Row
-from vec_cot_split import SHARES, STAGES, assign_stages
+from data.vec_cot.rows import SHARES, STAGES, Row, assign_stages
 
 
 def row(number: int, task: str, label: str, pixels: str) -> Row:

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[2] / "data"))  # last, so that no package is shadowed
 sys.path.append(str(Path(__file__).parents[1]))
 
 from chat_server import Reply, chat_server
-from vec_cot_teacher import Cost, Question, Teacher, TeacherUnusable, ask_all
 
+from data.vec_cot.teacher import Cost, Question, Teacher, TeacherUnusable, ask_all
 from emocaliber.chat_server import ChatServer
 
 KEY = "sk-very-secret"

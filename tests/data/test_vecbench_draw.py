@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path += [str(ROOT / "data"), str(ROOT / "tests" / "data")]
+sys.path.append(str(ROOT / "tests" / "data"))
 
 import raw_trees as trees  # noqa: E402
-import vecbench_draw  # noqa: E402
 from vecbench_builds import built, rows  # noqa: E402
-from vecbench_database import BUILD_TABLES, temporary_database  # noqa: E402
 
+from data.raw import draw as vecbench_draw  # noqa: E402
+from data.raw.scan import BUILD_TABLES, temporary_database  # noqa: E402
 from emocaliber.images import inspect_image  # noqa: E402
 from emocaliber.taxonomy import MIKELS_8  # noqa: E402
 

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path += [str(ROOT / "data"), str(ROOT / "tests" / "data")]
+sys.path.append(str(ROOT / "tests" / "data"))
 
 import raw_trees as trees  # noqa: E402
-from vecbench_files import RawImage, Skipped, path_inside  # noqa: E402
-from vecbench_readers import READERS, ReaderSettings  # noqa: E402
 
+from data.raw.readers import READERS, RawImage, ReaderSettings, Skipped, path_inside  # noqa: E402  # noqa: E402
 from emocaliber.jsonl import RecordError  # noqa: E402
 from emocaliber.taxonomy import MIKELS_8, TASKS, UNBIASED_6, WEBEMO_25  # noqa: E402
 

@@ -17,13 +17,13 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path += [str(ROOT / "data"), str(ROOT / "tests" / "data")]
+sys.path.append(str(ROOT / "tests" / "data"))
 
 import raw_trees as trees  # noqa: E402
-import vecbench_outputs  # noqa: E402
-import vecbench_scan  # noqa: E402
 from vecbench_builds import FILES, SCRIPT, Row, build, built, rows  # noqa: E402
 
+from data.raw import outputs as vecbench_outputs  # noqa: E402
+from data.raw import scan as vecbench_scan  # noqa: E402
 from emocaliber.taxonomy import MIKELS_8  # noqa: E402
 
 Kept = dict[str, tuple[object, ...]]

@@ -11,11 +11,11 @@ from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "data" / "build_vecbench.py"
-sys.path += [str(ROOT / "data"), str(ROOT / "tests" / "data")]
+sys.path.append(str(ROOT / "tests" / "data"))
 
-import build_vecbench as script  # noqa: E402
 import raw_trees as trees  # noqa: E402
 
+from data import build_vecbench as script  # noqa: E402
 from emocaliber.taxonomy import MIKELS_8  # noqa: E402
 
 Row = dict[str, Any]

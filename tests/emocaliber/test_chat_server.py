@@ -16,8 +16,17 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 from chat_server import Reply, Status, chat_server
 
-from emocaliber.chat_completions import Completion, Failure, read_completion, retry_after_s
-from emocaliber.chat_server import ChatClient, ChatServer, ServerUnusable, is_server_url, read_key
+from emocaliber.chat_server import (
+    ChatClient,
+    ChatServer,
+    Completion,
+    Failure,
+    ServerUnusable,
+    is_server_url,
+    read_completion,
+    read_key,
+    retry_after_s,
+)
 
 
 def question(name: str) -> Mapping[str, Any]:

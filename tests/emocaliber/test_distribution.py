@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emocaliber.distribution import read_distribution
 from emocaliber.response import parse, parse_distribution
+from emocaliber.stated import read_distribution
 
 LABELS = ("awe", "quiet joy", "it's complicated", "sadness")
 REASONS = {

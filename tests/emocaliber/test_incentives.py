@@ -8,8 +8,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from emocaliber.incentives import TWO_DECIMALS, incentives, payoffs
 from emocaliber.reward import PROPERTIES, REWARDS, Reward, brier_reward, log_clipped_reward
+from train.rl.incentives import TWO_DECIMALS, incentives, payoffs
 
 INSIDE = st.floats(0, 1, exclude_min=True, exclude_max=True)
 LARGEST = 20.0

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from emocaliber.invalid_records import UNREADABLE_TASK
 from emocaliber.prompts import conversation
 from emocaliber.records import (
     RECORD_INVALID,
+    UNREADABLE_TASK,
     RecordError,
     is_invalid_record,
     iterate_with_places,

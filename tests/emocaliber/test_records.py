@@ -6,9 +6,9 @@ import json
 import pytest
 
 from emocaliber.prompts import conversation, user_prompt
-from emocaliber.record_fields import content_id
 from emocaliber.records import (
     RecordError,
+    content_id,
     iterate_with_places,
     merge_by_id,
     read_records,

@@ -13,13 +13,7 @@ import pytest
 from emocaliber.jsonl import RecordError
 from emocaliber.response import SECTIONS, render
 from emocaliber.reward import REWARD_KEYS, compute_reward
-from emocaliber.reward_log import (
-    RewardLogReader,
-    append_row,
-    check_writable,
-    read_reward_log,
-    reward_and_log,
-)
+from emocaliber.reward_log import RewardLogReader, append_row, check_writable, read_reward_log, reward_and_log
 
 LABELS = ["awe", "fear", "sadness"]
 RESPONSE = render(dict.fromkeys(SECTIONS, "a dog"), "fear", 0.8)

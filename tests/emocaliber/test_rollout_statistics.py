@@ -8,14 +8,7 @@ from typing import Any
 import pytest
 
 from emocaliber.jsonl import RecordError
-from emocaliber.rollout_statistics import (
-    LEAST_FOR_ALARM,
-    Rollout,
-    alarms,
-    course,
-    rollout_of,
-    window_statistics,
-)
+from emocaliber.reward_log import LEAST_FOR_ALARM, Rollout, alarms, course, rollout_of, window_statistics
 
 WINDOW = 256
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emocaliber.confidences import Majority, Sample, majority, read_samples
 from emocaliber.metrics.counts import tenth_of
 from emocaliber.prompts import conversation
 from emocaliber.records import RecordError
-from emocaliber.samples import Majority, Sample, majority, read_samples
 from emocaliber.scoring import score
 
 LABELS = ("awe", "fear", "great fear")

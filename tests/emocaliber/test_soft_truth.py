@@ -2,8 +2,7 @@
 
 import pytest
 
-from emocaliber.records import RecordError
-from emocaliber.soft_truth import has_soft_truth, most_probable, soft_truth
+from emocaliber.records import RecordError, has_soft_truth, most_probable, soft_truth
 
 LABELS = ("joy", "great joy", "sadness")
 

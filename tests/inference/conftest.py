@@ -18,7 +18,6 @@ from emocaliber.taxonomy import MIKELS_8
 ROOT = Path(__file__).resolve().parents[2]
 INFER = ROOT / "inference" / "infer.py"
 # Last, so that no installed package is shadowed.
-sys.path.append(str(ROOT / "inference"))
 
 Row = dict[str, Any]
 

@@ -1,7 +1,8 @@
 """Arguments that do not go together: one line that says so, exit status 2."""
 
 import pytest
-from arguments import parse_arguments
+
+from inference.runs.arguments import parse_arguments
 
 DATA = ["--data", "d.jsonl"]
 MINE = ["--checkpoint", "c", "--output-dir", "o"]

@@ -2,11 +2,11 @@ import json
 import os
 from pathlib import Path
 
-import checkpoint as module
 import pytest
-from checkpoint import open_checkpoint
 
 from emocaliber.records import RecordError
+from inference.runs import checkpoint as module
+from inference.runs.checkpoint import open_checkpoint
 
 
 def mistake(name: object) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from closing_lines import closing_lines
+from inference.runs.answering import closing_lines
 
 DONE = {"rows_done": 3, "rows_done_before": 1}
 RATES = {"rows_per_s": 1.5, "prompt_tokens_per_s": 120.4, "response_tokens_per_s": 60.5, "first_row_s": 9.25}

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_tokenizer import ChatTokenizer
 from PIL import Image
 
 from emocaliber.response import parse, parse_distribution
+from inference.backends.prepare import ChatTokenizer
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from gpu_watch import GpuWatch
+
+from inference.runs.answering import GpuWatch
 
 
 @pytest.fixture
@@ -46,11 +47,7 @@ def test_it_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "nvidia-smi"
     script.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nwhile echo 0, 1, 1; do sleep 0.1; done\n")
     script.chmod(0o755)
-    room = Path(__file__).resolve().parents[2] / "inference"
-    watching = (
-        f"import sys, time; sys.path.insert(0, {str(room)!r})\n"
-        "from gpu_watch import GpuWatch\nGpuWatch()\ntime.sleep(600)"
-    )
+    watching = "import time\nfrom inference.runs.answering import GpuWatch\nGpuWatch()\ntime.sleep(600)"
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     process = subprocess.Popen([sys.executable, "-c", watching], env=environment)
     deadline = time.monotonic() + 60

@@ -8,20 +8,21 @@ import sys
 from pathlib import Path
 
 import pytest
-from handout import _BLOCK, Handout
 
-ROOM = Path(__file__).resolve().parents[2] / "inference"
+from inference.runs.workers import _BLOCK, Handout
+
+ROOT = Path(__file__).resolve().parents[2]
 RACER = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from handout import Handout
+from inference.runs.workers import Handout
 sys.stdin.read(1)
 print(*Handout(int(sys.argv[2])).rows_for(int(sys.argv[3])))
 """
 HOLDER = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-from handout import Handout
+from inference.runs.workers import Handout
 handout = Handout(int(sys.argv[2]))
 with handout._locked():
     print("holds it", flush=True)
@@ -31,7 +32,7 @@ with handout._locked():
 
 def start(script: str, handout: Handout, *arguments: object) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-c", script, str(ROOM), str(handout.descriptor), *map(str, arguments)],
+        [sys.executable, "-c", script, str(ROOT), str(handout.descriptor), *map(str, arguments)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

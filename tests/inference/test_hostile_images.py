@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from image_input import RowError, load_image, locate
 from PIL import Image
+
+from inference.backends.prepare import RowError, load_image, locate
 
 sys.path.append(str(Path(__file__).parent))
 

@@ -14,12 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from backend import Refusal
-from chat_tokenizer import ChatTokenizer
-from prepare import PixelBudget, Preparer, Request
 
-from emocaliber.invalid_records import read_records_keeping_invalid
-from emocaliber.records import is_invalid_record, read_jsonl
+from emocaliber.records import is_invalid_record, read_jsonl, read_records_keeping_invalid
+from inference.backends.backend import Refusal
+from inference.backends.prepare import ChatTokenizer, PixelBudget, Preparer, Request
 
 sys.path.append(str(Path(__file__).parent))
 

@@ -5,11 +5,12 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from backend import EngineError
 from hypothesis import given
 from hypothesis import strategies as st
-from image_input import RowError, image_tokens, load_image, locate, resized, to_rgb
 from PIL import Image
+
+from inference.backends.backend import EngineError
+from inference.backends.prepare import RowError, image_tokens, load_image, locate, resized, to_rgb
 
 
 def test_resizing_is_that_of_the_image_processor() -> None:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
 
-import infer as module
 import pytest
-from backend import Answer, EngineError, Refusal
 from PIL import Image
 
 from emocaliber.records import JsonlAppender
+from inference import infer as module
+from inference.backends.backend import Answer, EngineError, Refusal
 
 Row = dict[str, Any]
 

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import infer as module
 import pytest
-from arguments import parse_arguments
 from PIL import Image
-from plan import LARGE_VOCABULARY, LONGEST_SECTION, make_asking, make_plan
+
+from inference import infer as module
+from inference.runs.arguments import parse_arguments
+from inference.runs.plan import LARGE_VOCABULARY, LONGEST_SECTION, make_asking, make_plan
 
 sys.path.append(str(Path(__file__).parents[1]))
 

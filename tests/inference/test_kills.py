@@ -17,9 +17,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from workers import MOST_REPLACED
 
 from emocaliber.records import read_jsonl
+from inference.runs.workers import MOST_REPLACED
 
 pytestmark = pytest.mark.slow
 
@@ -31,8 +31,9 @@ SETTINGS = ("--temperature", 0.7, "--max-new-tokens", 160, "--min-pixels", 3136,
 # Every process of a run is started with the script that the run was, so this one is in all of them.
 SPY = """
 import os, sys
-sys.path.insert(0, {room!r})
-import engine, infer
+sys.path.insert(0, {root!r})
+from inference import infer
+from inference.backends import vllm_engine as engine
 
 log = os.open({log!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 add, take = engine.Engine._add, engine.Engine._take
@@ -82,9 +83,9 @@ class SpiedRun:
     def __post_init__(self) -> None:
         self.log = self.folder.with_name(f"{self.folder.name}.log")
         self.log.touch()
-        room = Path(__file__).resolve().parents[2] / "inference"
+        root = Path(__file__).resolve().parents[2]
         self.script = self.folder.with_name(f"{self.folder.name}-spied.py")
-        self.script.write_text(SPY.format(room=str(room), log=str(self.log)))
+        self.script.write_text(SPY.format(root=str(root), log=str(self.log)))
 
     def log_lines(self) -> list[str]:
         return self.log.read_text().splitlines()

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from log_to import TOOLS, scores_by_name
+
+from inference.outputs.log_to import TOOLS, scores_by_name
 
 ROOT = Path(__file__).parents[2]
 COMMAND = ROOT / "inference" / "evaluate.py"

@@ -8,15 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from image_input import load_image, locate
-from own_images import OWN_TASK, records_of_images
 from PIL import Image
-from prediction_page import main as page_main
-from prediction_page import write_page_of
 
 from emocaliber.prompts import user_prompt
 from emocaliber.records import RecordError, read_records, record_images, record_text, write_jsonl_atomic
 from emocaliber.taxonomy import MIKELS_8, TASKS
+from inference.backends.prepare import load_image, locate
+from inference.prediction_page import main as page_main
+from inference.prediction_page import write_page_of
+from inference.runs.own_images import OWN_TASK, records_of_images
 
 
 @pytest.fixture

@@ -3,12 +3,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backend import Refusal
-from image_input import RowError
 from PIL import Image
-from prepare import PixelBudget, Preparer, Request, chat_messages, row_seed
 
 from emocaliber.prompts import SYSTEM_PROMPT
+from inference.backends.backend import Refusal
+from inference.backends.prepare import PixelBudget, Preparer, Request, RowError, chat_messages, row_seed
 
 IMAGE, VIDEO, WORD = 7, 8, 1
 ITEM = {"type": "image"}

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
-from backend import LIKELIHOOD, P_TRUE, Answer
-from chat_tokenizer import ChatTokenizer
 from hypothesis import given
 from hypothesis import strategies as st
-from prepare import Request
-from probes import IS_IT_RIGHT, Probe, askable, probes, with_confidences
+
+from inference.backends.backend import LIKELIHOOD, P_TRUE, Answer
+from inference.backends.prepare import ChatTokenizer, Request
+from inference.backends.probes import IS_IT_RIGHT, Probe, askable, probes, with_confidences
 
 Messages = list[dict[str, Any]]
 

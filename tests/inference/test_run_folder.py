@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import run_folder as module
-from progress import Progress
-from run_folder import RunFolder, compare
 
 from emocaliber.records import RecordError
+from inference.runs import run_folder as module
+from inference.runs.answering import Progress
+from inference.runs.run_folder import RunFolder, compare
 
 IDENTITY = {"seed": 0, "temperature": 0.7}
 RUN = {"identity": IDENTITY, "attempts": [{"status": "running"}]}

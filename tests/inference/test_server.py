@@ -19,17 +19,15 @@ sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 import hostile_images
 import hostile_records
-from backend import LIKELIHOOD, Answer, Asking, EngineError, Refusal
 from chat_server import ChatServer, Reply, Status, chat_server
-from image_input import resized
-from prepare import row_seed
-from server import FAILURES_IN_A_ROW, ServerBackend, ServerSettings
 
-from emocaliber.invalid_records import read_records_keeping_invalid
 from emocaliber.jsonl import RecordError
-from emocaliber.records import is_invalid_record
+from emocaliber.records import is_invalid_record, read_records_keeping_invalid
 from emocaliber.response import response_pattern
 from emocaliber.taxonomy import MIKELS_8
+from inference.backends.backend import LIKELIHOOD, Answer, Asking, EngineError, Refusal
+from inference.backends.prepare import resized, row_seed
+from inference.backends.server import FAILURES_IN_A_ROW, ServerBackend, ServerSettings
 
 Row = dict[str, Any]
 KEY, KEY_VARIABLE = "sk-very-secret-indeed", "EMOCALIBER_TEST_KEY"

@@ -11,14 +11,12 @@ from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from backend import Answer, Asking, EngineError
-from chat_tokenizer import ChatTokenizer
-from image_input import image_tokens
-from prepare import chat_messages
-from server import ServerBackend, ServerSettings
 from vllm_server import MAX_PIXELS, MIN_PIXELS, MINI, vllm_server
 
 from emocaliber.response import parse
+from inference.backends.backend import Answer, Asking, EngineError
+from inference.backends.prepare import ChatTokenizer, chat_messages, image_tokens
+from inference.backends.server import ServerBackend, ServerSettings
 
 pytestmark = pytest.mark.slow
 

@@ -9,20 +9,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-import workers as module
-from workers import MOST_REPLACED, Workers, shares_of_gpus, take_share_of_cores, visible_gpus
 
 from emocaliber.records import RecordError, read_jsonl
+from inference.runs import workers as module
+from inference.runs.workers import MOST_REPLACED, Workers, shares_of_gpus, take_share_of_cores, visible_gpus
 
-ROOM = Path(__file__).resolve().parents[2] / "inference"
+ROOT = Path(__file__).resolve().parents[2]
 # What infer.py does as a worker, without an engine. `does` of a worker's number, its start and its n-th row
 # says what happens when the row is in its hands and not yet written.
 WORKER = """
 import argparse, os, signal, sys, time
 from pathlib import Path
-sys.path.insert(0, {room!r})
-from handout import Handout
-from workers import end_with_parent
+sys.path.insert(0, {root!r})
+from inference.runs.workers import Handout, end_with_parent
 from emocaliber.records import JsonlAppender
 
 folder = Path({folder!r})
@@ -63,7 +62,7 @@ class Job:
         self.folder = folder
         script = folder / "worker.py"
         lines = "".join(f"    {line}\n" for line in does.splitlines())
-        script.write_text(WORKER.format(room=str(ROOM), folder=str(folder), does=lines))
+        script.write_text(WORKER.format(root=str(ROOT), folder=str(folder), does=lines))
         self.said: list[str] = []
         self.n_rows = self.n_failed = 0
         environments: list[Mapping[str, str]] = [{"SHARE": f"gpu{number}"} for number in range(n_workers)]
@@ -183,7 +182,7 @@ def test_stopped_ends_all_by_sigterm(job: Callable[..., Job]) -> None:
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     parent = tmp_path / "parent.py"
     parent.write_text(
-        f"import sys\nsys.path[:0] = [{str(ROOM)!r}, {str(Path(__file__).parent)!r}]\n"
+        f"import sys\nsys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parent)!r}]\n"
         f"from pathlib import Path\nfrom test_workers import Job\n"
         f"Job(Path({str(tmp_path)!r}), 'n == 2 and time.sleep(600)', 30).wait()\n"
     )

@@ -8,15 +8,11 @@ from typing import Any
 
 import pytest
 
+from train.preflight import begin as begin_run
+
 ROOT = Path(__file__).parents[2]
 MINI = ROOT / "models" / "EmoCaliber-mini"
 SETTINGS = ROOT / "train" / "settings"
-
-sys.path.insert(0, str(ROOT / "train"))
-try:
-    import begin_run
-finally:
-    sys.path.remove(str(ROOT / "train"))
 
 
 def begin(folder: Path, *flags: str, monkeypatch: pytest.MonkeyPatch, **changes: str) -> None:

@@ -13,19 +13,11 @@ from PIL import Image
 
 from emocaliber.jsonl import RecordError, write_jsonl_atomic
 from emocaliber.prompts import conversation
+from train.rl import check_inputs as check_rl_inputs
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = ROOT / "train" / "settings" / "stage3_mini.yaml"
 CANDIDATES = ["awe", "fear"]
-
-sys.path.insert(0, str(ROOT / "train"))
-try:
-    import check_rl_inputs
-    import rl_batch  # noqa: F401  the names that check_rl_inputs imports when it is called
-    import rl_machine  # noqa: F401
-    import rl_settings  # noqa: F401
-finally:
-    sys.path.remove(str(ROOT / "train"))
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +55,10 @@ def check(
     folder: Path, train: Path, *overrides: str, val: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """The command."""
-    script = ROOT / "train" / "check_rl_inputs.py"
+    script = ROOT / "train" / "rl" / "check_inputs.py"
     keys = keys_of(folder, train, *overrides, val=val)
     command = [sys.executable, str(script), "--settings", str(SETTINGS), "--", *keys]
-    here = {"VERL_USE_EXTERNAL_MODULES": "train.verl_cpu", "VERL_PLATFORM": "cpu", "PYTHONPATH": str(ROOT)}
+    here = {"VERL_USE_EXTERNAL_MODULES": "train.rl.verl_cpu", "VERL_PLATFORM": "cpu", "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, env=os.environ | here, capture_output=True, text=True, check=False)
 
 

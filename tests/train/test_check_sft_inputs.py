@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "train" / "check_sft_inputs.py"
+SCRIPT = ROOT / "train" / "sft" / "check_inputs.py"
 MINI = ROOT / "models" / "EmoCaliber-mini"
 SETTINGS = ROOT / "train" / "settings" / "stage1_mini.yaml"
 SECTIONS = "<element>a</element><human>b</human><context>c</context><interaction>d</interaction>"

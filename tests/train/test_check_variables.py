@@ -2,20 +2,14 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from emocaliber.jsonl import RecordError
+from train.preflight.variables import check_variables, number
 
 ROOT = Path(__file__).parents[2]
-
-sys.path.insert(0, str(ROOT / "train"))
-try:
-    from check_variables import check_variables, number
-finally:
-    sys.path.remove(str(ROOT / "train"))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +82,7 @@ def test_the_scripts_tell_it_before_they_write(
 
 
 def test_swift_sft_says_how_it_is_used(tmp_path: Path) -> None:
-    command = ["bash", str(ROOT / "train" / "swift_sft.sh")]
+    command = ["bash", str(ROOT / "train" / "sft" / "swift_sft.sh")]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1].startswith("error: usage: swift_sft.sh SETTINGS MODEL DATASET")

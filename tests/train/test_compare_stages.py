@@ -19,11 +19,10 @@ from emocaliber.scoring import score
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "train" / "compare_stages.py"
-sys.path.append(str(SCRIPT.parent))
 
-import stage_results  # noqa: E402
-import stage_scores  # noqa: E402
-import stage_tables  # noqa: E402
+from train.stages import results as stage_results  # noqa: E402
+from train.stages import scores as stage_scores  # noqa: E402
+from train.stages import tables as stage_tables  # noqa: E402
 
 SCENE = Scene("photo", "sunny", "meadow", "flower", "standing", "smiling", "near", "none", None, -1, 3)
 LABELS = ["positive", "negative"]

@@ -1,20 +1,15 @@
 """Flags of ms-swift and keys of verl: every form that the engines take, and which of them decide."""
 
 import doctest
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from train.preflight import variables as engine_flags
+from train.preflight.sft_settings import read_settings
+from train.preflight.variables import deciding, swift_flags, verl_keys
 
-sys.path.insert(0, str(ROOT / "train"))
-try:
-    import engine_flags
-    from engine_flags import deciding, swift_flags, verl_keys
-    from sft_settings import read_settings
-finally:
-    sys.path.remove(str(ROOT / "train"))
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_examples() -> None:

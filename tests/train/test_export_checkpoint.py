@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 MINI = Path(__file__).parents[2] / "models" / "EmoCaliber-mini"
-SCRIPT = Path(__file__).parents[2] / "train" / "export_checkpoint.py"
+SCRIPT = Path(__file__).parents[2] / "train" / "checkpoints" / "export.py"
 
 
 def export(run: Path) -> subprocess.CompletedProcess[str]:

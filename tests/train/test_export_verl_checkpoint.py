@@ -18,7 +18,7 @@ def checkpoint(run: Path, step: int, weights: str) -> None:
 
 
 def export(run: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "train" / "export_verl_checkpoint.py"), "--from", str(run)]
+    command = [sys.executable, str(ROOT / "train" / "checkpoints" / "export.py"), "--from", str(run)]
     return subprocess.run([*command, "--to", str(run / "final")], capture_output=True, text=True, check=False)
 
 

@@ -45,7 +45,7 @@ def test_the_plugin_gives_the_librarys_numbers(
 ) -> None:
     rows, log = thousand_responses, tmp_path / "rewards.jsonl"
     finished = subprocess.run(
-        [sys.executable, "-c", SCORE, str(ROOT / "train" / "swift_grpo_plugin.py"), *REWARDS],
+        [sys.executable, "-c", SCORE, str(ROOT / "train" / "rl" / "swift_grpo_plugin.py"), *REWARDS],
         input=json.dumps(rows),
         capture_output=True,
         text=True,
@@ -150,7 +150,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def test_a_file_that_is_missing_is_named_before_anything_starts(tmp_path: Path) -> None:
     settings = ROOT / "train" / "settings" / "stage3_mini_swift.yaml"
-    command = ["bash", str(ROOT / "train" / "swift_grpo.sh"), str(settings), str(CHECKPOINT)]
+    command = ["bash", str(ROOT / "train" / "rl" / "swift_grpo.sh"), str(settings), str(CHECKPOINT)]
     command += [str(tmp_path / "none.jsonl"), str(tmp_path / "stage3")]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 2

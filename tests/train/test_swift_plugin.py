@@ -53,7 +53,13 @@ print("RESULT" + json.dumps({"before": before, "after": after, "refused": refuse
 @pytest.fixture(scope="module")
 def result() -> dict:
     environment = os.environ | {"MIN_PIXELS": "3136", "MAX_PIXELS": "12544", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", ENCODE_A_ROW, str(CHECKPOINT), str(ROOT / "train" / "swift_plugin.py")]
+    command = [
+        sys.executable,
+        "-c",
+        ENCODE_A_ROW,
+        str(CHECKPOINT),
+        str(ROOT / "train" / "sft" / "swift_plugin.py"),
+    ]
     finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert finished.returncode == 0, finished.stderr[-2000:]
     return json.loads(finished.stdout.split("RESULT")[1])

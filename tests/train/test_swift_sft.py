@@ -38,7 +38,7 @@ def launch(
         listed = "".join(f"{number}, 80000\n" for number in range(gpus))
         (tools / "nvidia-smi").write_text(f"#!/bin/sh\ncat <<E\n{listed}E\n")
         (tools / "nvidia-smi").chmod(0o755)
-    command = ["bash", str(ROOT / "train" / "swift_sft.sh"), variables.pop("SETTINGS", "")]
+    command = ["bash", str(ROOT / "train" / "sft" / "swift_sft.sh"), variables.pop("SETTINGS", "")]
     command[2] = command[2] or str(ROOT / "train" / "settings" / "stage1_mini.yaml")
     command += [str(MINI), str(folder / "rows.jsonl"), str(folder / "out"), "--max_steps", "3"]
     environment = {name: value for name, value in os.environ.items() if name != "N_GPU"}
@@ -121,7 +121,11 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     Image.new("RGB", (60, 60), "red").save(tmp_path / "a.jpg")
     (tmp_path / "rows.jsonl").write_text((json.dumps(ROW | {"images": ["a.jpg"]}) + "\n") * 64)
     output = tmp_path / "out"
-    command = ["bash", str(ROOT / "train" / "swift_sft.sh"), str(ROOT / "train/settings/stage1_mini.yaml")]
+    command = [
+        "bash",
+        str(ROOT / "train" / "sft" / "swift_sft.sh"),
+        str(ROOT / "train/settings/stage1_mini.yaml"),
+    ]
     command += [str(MINI), str(tmp_path / "rows.jsonl"), str(output), "--max_steps", "400"]
     command += ["--save_strategy", "steps", "--save_steps", "40", "--logging_steps", "1"]
     command += ["--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "1"]

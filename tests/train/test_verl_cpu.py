@@ -19,10 +19,10 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def rollout() -> Iterator[Any]:
-    """train/verl_cpu_rollout.py, which imports verl."""
+    """train/rl/verl_cpu_rollout.py, which imports verl."""
     sys.path.insert(0, str(ROOT))
     try:
-        from train import verl_cpu_rollout
+        from train.rl import verl_cpu_rollout
 
         yield verl_cpu_rollout
     finally:
@@ -257,7 +257,7 @@ x = torch.ones(2)
 torch.distributed.all_reduce(x)
 print("as it should be", x.tolist())
 """
-    here = {"VERL_USE_EXTERNAL_MODULES": "train.verl_cpu", "VERL_PLATFORM": "cpu", "PYTHONPATH": str(ROOT)}
+    here = {"VERL_USE_EXTERNAL_MODULES": "train.rl.verl_cpu", "VERL_PLATFORM": "cpu", "PYTHONPATH": str(ROOT)}
     run = subprocess.run(
         [sys.executable, "-c", program], env=os.environ | here, capture_output=True, text=True, timeout=300
     )
@@ -269,7 +269,7 @@ def test_another_verl_is_refused() -> None:
 import importlib.metadata
 real = importlib.metadata.version
 importlib.metadata.version = lambda name: "0.10.0" if name == "verl" else real(name)
-import train.verl_cpu
+import train.rl.verl_cpu
 """
     run = subprocess.run(
         [sys.executable, "-c", program],

@@ -12,7 +12,7 @@ from emocaliber.reward import REWARD_KEYS, compute_reward
 from emocaliber.reward_log import read_reward_log
 
 ROOT = Path(__file__).parents[2]
-FILE = ROOT / "train" / "verl_reward.py"
+FILE = ROOT / "train" / "rl" / "verl_reward.py"
 MODEL = ROOT / "models" / "EmoCaliber-mini"
 
 

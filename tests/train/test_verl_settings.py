@@ -1,26 +1,20 @@
 """Stage 3's settings against the pinned verl: composed, every key known, validated; the published values."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from emocaliber.jsonl import RecordError
+from emocaliber.reward import REWARDS
+from train.preflight.machine import GIB, GPU_BYTES, PUBLISHED, check_machine, estimate_rl, shape_of
+from train.rl.settings import check_config, check_keys, compose
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = ROOT / "train" / "settings"
 SIZES = ("mini", "7b_8gpu", "7b_lora_1gpu", "3b_2gpu")
 MODEL = f"actor_rollout_ref.model.path={ROOT / 'models' / 'EmoCaliber-mini'}"
 
-sys.path.insert(0, str(ROOT / "train"))
-try:
-    from estimate_memory import GIB, PUBLISHED, shape_of
-    from rl_machine import GPU_BYTES, check_machine, estimate_rl
-    from rl_settings import check_config, check_keys, compose
-finally:
-    sys.path.remove(str(ROOT / "train"))
-
-from emocaliber.jsonl import RecordError  # noqa: E402
-from emocaliber.reward import REWARDS  # noqa: E402
 
 PUBLISHED_7B: dict[str, Any] = {
     "algorithm.adv_estimator": "grpo",

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "train" / "write_model_card.py"
+SCRIPT = ROOT / "train" / "checkpoints" / "model_card.py"
 SETTINGS = ROOT / "train" / "settings" / "stage1_mini.yaml"
 
 

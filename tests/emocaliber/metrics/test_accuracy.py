@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
-from emocaliber.metrics.accuracy import accuracy, weighted_f1
 from emocaliber.metrics.counts import level_counts, number
+from emocaliber.metrics.scores import accuracy, weighted_f1
 
 LABELS = ("amusement", "awe", "fear")
 ANSWERS = st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from((*LABELS, "anger", None))), max_size=60)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from emocaliber.metrics.accuracy import accuracy
 from emocaliber.metrics.calibration import auroc, brier, ece
 from emocaliber.metrics.intervals import draw_weights, interval
 from emocaliber.metrics.rows import Group, Rows, patterns, whole
+from emocaliber.metrics.scores import accuracy
 
 LEVELS = np.array([0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0])
 TENTH = np.array([3, 5, 6, 7, 8, 8, 9, 9, 9])

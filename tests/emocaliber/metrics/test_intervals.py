@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emocaliber.metrics.accuracy import accuracy
 from emocaliber.metrics.intervals import (
     Resampled,
     difference,
@@ -20,7 +19,7 @@ from emocaliber.metrics.intervals import (
     resample,
 )
 from emocaliber.metrics.rows import Group, Rows, patterns
-from emocaliber.metrics.scores import SCORES, THRESHOLDS
+from emocaliber.metrics.scores import SCORES, THRESHOLDS, accuracy
 
 PERCENTS = np.arange(101) / 100
 exactly = {"rel": 0, "abs": 1e-12}

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
-from emocaliber.metrics import accuracy, calibration, selective, smooth
+from emocaliber.metrics import calibration, selective
+from emocaliber.metrics import calibration as smooth
+from emocaliber.metrics import scores as accuracy
 from emocaliber.metrics.counts import level_counts, number, tenth_of
 from emocaliber.metrics.rows import Group, GroupCounts, Rows, patterns, whole
 from emocaliber.metrics.scores import BIASED_UPWARD, SCORES, THRESHOLDS, scores, threshold_scores

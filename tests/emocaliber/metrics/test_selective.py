@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emocaliber.metrics.accuracy import accuracy
 from emocaliber.metrics.counts import level_counts, number
+from emocaliber.metrics.scores import accuracy
 from emocaliber.metrics.selective import (
     COVERAGES,
     RISKS,

@@ -10,14 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from emocaliber.metrics.counts import level_counts
-from emocaliber.metrics.selective import (
-    augrc,
-    aurc,
-    coverage_at_risk,
-    eaurc,
-    ranked,
-    risk_at_coverage,
-)
+from emocaliber.metrics.selective import augrc, aurc, coverage_at_risk, eaurc, ranked, risk_at_coverage
 
 FEW_LEVELS = st.sampled_from((None, 20, 50, 90))
 TINY = st.lists(st.tuples(FEW_LEVELS, st.booleans()), min_size=1, max_size=6)

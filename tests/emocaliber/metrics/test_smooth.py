@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
+from emocaliber.metrics.calibration import smooth_ece
 from emocaliber.metrics.counts import LevelCounts, level_counts, number
-from emocaliber.metrics.smooth import smooth_ece
 
 CONFIDENCE = st.one_of(st.sampled_from((0.0, 0.3, 0.5, 0.9, 0.95, 1.0)), st.floats(0, 1))
 ROWS = st.lists(st.tuples(CONFIDENCE, st.booleans()), min_size=1, max_size=40)

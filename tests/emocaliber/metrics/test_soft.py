@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emocaliber.metrics.soft import LEAST_PROBABILITY, forecast_scores, soft_ece
+from emocaliber.metrics.calibration import LEAST_PROBABILITY, forecast_scores, soft_ece
 
 
 def scored(confidence, p):

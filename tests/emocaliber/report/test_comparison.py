@@ -11,10 +11,16 @@ import pytest
 from emocaliber.metrics import scores as score_functions
 from emocaliber.metrics.intervals import Resampled, holm
 from emocaliber.report import comparison as module
-from emocaliber.report.alignment import MismatchError, RunAccount
-from emocaliber.report.comparison import compare
-from emocaliber.report.comparison_json import comparison_json
-from emocaliber.report.comparison_results import COMPARED, Difference, RowSet, draws_needed
+from emocaliber.report.as_json import comparison_json
+from emocaliber.report.comparison import (
+    COMPARED,
+    Difference,
+    MismatchError,
+    RowSet,
+    RunAccount,
+    compare,
+    draws_needed,
+)
 from emocaliber.report.comparison_tables import (
     best_places,
     comparison_latex,

@@ -12,15 +12,17 @@ from matplotlib.colors import to_hex
 from matplotlib.text import Text
 from PIL import Image
 
-from emocaliber.report.figure_reliability import reliability_diagram, reliability_of_tasks
-from emocaliber.report.figure_selective import (
+from emocaliber.report.figure_style import BLUE, encoded, figure_settings
+from emocaliber.report.figures import (
     accuracy_vs_coverage,
     accuracy_vs_threshold,
+    draw_figures,
+    figure_files,
+    reliability_diagram,
+    reliability_of_tasks,
     risk_curve,
     risk_vs_coverage,
 )
-from emocaliber.report.figure_style import BLUE, encoded, figure_settings
-from emocaliber.report.figures import draw_figures, figure_files
 from emocaliber.report.summary import evaluate
 from emocaliber.scoring import ScoredRow
 from emocaliber.taxonomy import TASKS, task_group

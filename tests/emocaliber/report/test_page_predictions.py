@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from emocaliber.records import RECORD_INVALID
-from emocaliber.report.page_predictions import MOST_ROWS, prediction_row, write_prediction_page
+from emocaliber.report.page import MOST_ROWS, prediction_row, write_prediction_page
 from emocaliber.response import SECTIONS
 
 LABELS = ["awe", "fear", "joy"]

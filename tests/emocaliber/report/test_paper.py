@@ -12,9 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emocaliber.report.paper import ROW_FAULTS, PaperProtocol
-from emocaliber.report.paper_arithmetic import Level, decimal_bin, ece, float_bin, weighted_f1
-from emocaliber.report.paper_difference import FAULTS, protocol_difference
+from emocaliber.report.paper import (
+    FAULTS,
+    ROW_FAULTS,
+    Level,
+    PaperProtocol,
+    decimal_bin,
+    ece,
+    float_bin,
+    protocol_difference,
+    weighted_f1,
+)
 from emocaliber.scoring import score
 from emocaliber.taxonomy import TASKS
 

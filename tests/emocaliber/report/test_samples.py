@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emocaliber.report.as_json import metrics_content
+from emocaliber.report.confidences import SampleCollector
 from emocaliber.report.logs import metric_conf_log
-from emocaliber.report.samples import SampleCollector
 from emocaliber.report.summary import evaluate
 from emocaliber.scoring import score
 

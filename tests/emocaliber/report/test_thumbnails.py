@@ -7,7 +7,7 @@ import os
 import numpy as np
 from PIL import Image
 
-from emocaliber.report.thumbnails import thumbnails_of
+from emocaliber.report.page import thumbnails_of
 
 
 def save_image(path, color="red", size=(300, 150), mode="RGB", **more):

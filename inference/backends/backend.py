@@ -1,0 +1,104 @@
+"""What answers rows, whatever it is: the one interface of vLLM, of a server and of transformers."""
+
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from emocaliber.chat_server import SERVERS_OWN
+
+LIKELIHOOD, P_TRUE = "likelihood", "p_true"
+CONFIDENCES = (LIKELIHOOD, P_TRUE)
+"""Confidences that need more of the model than its response: see `Answer`."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What is asked of every row; together with the model it decides the responses.
+
+    `prompt`: a name of `emocaliber.prompts.PROMPTS`, None for the messages that the record holds.
+    `constrain`: the response has to match the grammar of that prompt, in which a section of the reasoning has
+    at most `longest_section` characters (None for no limit). `confidences`: of `CONFIDENCES`.
+    Pixels are those of an image after resizing. `seed`: with a row's id it gives the row's own.
+    """
+
+    image_root: Path
+    min_pixels: int
+    max_pixels: int
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+    n_samples: int = 1
+    seed: int = 0
+    prompt: str | None = None
+    constrain: bool = False
+    longest_section: int | None = None
+    confidences: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a row got. Counts are None where the backend does not tell them.
+
+    `candidate_logprobs`: of each candidate, the sum of the log-probabilities (nats) of its tokens and of the
+    beginning of the closing tag, after the response's own reasoning and `<answer>`. `p_true`: the probability
+    of "True", of "True" and "False", when the model is asked whether its answer is right (Kadavath et al.
+    2022, arXiv 2207.05221). None where it was not asked for, or where the response has no answer to ask of.
+    `confidence_tokens`: by name, the tokens that each of these took, prompts included.
+    """
+
+    id: str
+    response: str
+    finish_reason: str | None
+    n_image_tokens: int | None
+    n_prompt_tokens: int | None
+    n_response_tokens: int | None
+    samples: list[str] | None = None
+    candidate_logprobs: dict[str, float] | None = None
+    p_true: float | None = None
+    confidence_tokens: dict[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A row that got no answer, and why."""
+
+    id: str
+    type: str
+    message: str
+
+
+class EngineError(RuntimeError):
+    """The backend, not a row, failed: the rows that have no answer yet can be asked again later."""
+
+
+class Backend(Protocol):
+    """Something that answers rows. Made with its own settings and an `Asking`; making it may take minutes."""
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """How it was started, for run.json. No secrets."""
+
+    def answers(self, records: Iterable[Mapping[str, Any]]) -> Generator[Answer | Refusal | None, None, None]:
+        """Yield every row's outcome as it comes, in any order, and None now and then when none has come.
+
+        Reads only as many records as it works on at a time. Whoever is interrupted closes the generator.
+        Raises EngineError when the backend fails.
+        """
+
+
+def first_line(error: BaseException) -> str:
+    """Give the type of an error and the first line of its message."""
+    text = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+
+
+def as_output(outcome: Answer | Refusal) -> dict[str, Any]:
+    """Give the fields that an outcome adds to its record, the id included."""
+    if isinstance(outcome, Refusal):
+        return {"id": outcome.id, "error": {"type": outcome.type, "message": outcome.message}}
+    return {name: value for name, value in asdict(outcome).items() if value is not None}
+
+
+# Failures that lie in the engine, the server or the way to it, not in the row: such a row is asked again.
+NOT_THE_ROWS_OWN = frozenset({"request_refused", *SERVERS_OWN})

@@ -1,0 +1,423 @@
+"""A record as a request to the engine: messages rendered and counted, images decoded, a seed of its own."""
+
+import copy
+import hashlib
+import math
+import os
+import re
+import stat
+import threading
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageOps
+
+from emocaliber.images import MAX_DECODED_PIXELS, to_rgb
+from emocaliber.prompts import SYSTEM_PROMPT, prompted
+from emocaliber.records import record_candidates, record_images
+from inference.backends.backend import EngineError, Refusal
+
+
+class ChatTokenizer:
+    """Renders and encodes; may be called from several threads."""
+
+    def __init__(self, checkpoint: str, tokenizer: Any = None) -> None:
+        """Load a checkpoint's tokenizer, or copy the one given: encoding in two threads breaks a shared one.
+
+        Raises EngineError if the checkpoint has no chat template.
+        """
+        if tokenizer is None:
+            from transformers import AutoTokenizer
+
+            tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        self._tokenizer = copy.deepcopy(tokenizer)
+        self._lock = threading.Lock()
+        self.template = self._tokenizer.chat_template or _processor_template(checkpoint)
+
+    def render(self, messages: list[dict[str, Any]]) -> str:
+        """Give the text of chat messages, up to where the next answer begins."""
+        with self._lock:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    messages, chat_template=self.template, tokenize=False, add_generation_prompt=True
+                )
+            )
+
+    def encode_text(self, text: str) -> list[int]:
+        """Give the token ids of a text, with nothing added."""
+        with self._lock:
+            ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+            return ids
+
+    def encode(self, messages: list[dict[str, Any]]) -> list[int]:
+        """Give the token ids of rendered chat messages, one for each image."""
+        return self.encode_text(self.render(messages))
+
+    @property
+    def image_token_id(self) -> int:
+        """The id of the token that stands for an image in Qwen2-VL's templates."""
+        ids = self.encode_text("<|image_pad|>")
+        return ids[0]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Give the text of token ids, special tokens left out."""
+        with self._lock:
+            return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def _processor_template(checkpoint: str) -> str:
+    from transformers import AutoProcessor
+
+    template = AutoProcessor.from_pretrained(checkpoint).chat_template
+    if not template:
+        raise EngineError(f"{checkpoint} has no chat template (chat_template.jinja); copy its base model's")
+    return str(template)
+
+
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""What is decoded, judged by content. Pillow knows more: EPS, for one, runs a PostScript interpreter."""
+
+MAX_ASPECT_RATIO = 200  # Qwen2-VL's image processor refuses longer ones
+
+Image.MAX_IMAGE_PIXELS = MAX_DECODED_PIXELS // 2  # Pillow refuses twice this
+
+URL = re.compile(r"://|^(data|https?|ftps?|file|s3|gs|blob|javascript):", re.IGNORECASE)
+"""What is not the path of a file, in the name of an image."""
+_LONGEST_SHOWN = 300
+
+
+class RowError(Exception):
+    """One row cannot be asked; the others can. `type` is the name that the record carries."""
+
+    def __init__(self, type: str, message: str) -> None:
+        super().__init__(message)
+        self.type = type
+        self.message = message
+
+
+def locate(image_root: Path, name: str) -> Path:
+    """Give the path of a row's image, relative to the root. Raises RowError if it leaves the root.
+
+    Only the name is judged: a symbolic link inside the root may lead elsewhere.
+    """
+    if URL.search(name) or "\0" in name:
+        raise RowError(
+            "image_outside_root", f"image {name[:200]!r} is not a path; download it below the root"
+        )
+    root = os.path.abspath(image_root)
+    path = os.path.normpath(os.path.join(root, name))
+    if os.path.commonpath([root, path]) != root:
+        raise RowError(
+            "image_outside_root",
+            f"image {name[:200]!r} is outside {root}; give --image-root a folder above it",
+        )
+    return Path(path)
+
+
+def load_image(path: Path) -> Image.Image:
+    """Decode an image of any mode: to RGB, upright by its EXIF, first frame, transparency on white.
+
+    Raises RowError: image_missing, image_unreadable, image_too_large, image_too_narrow; EngineError where
+    there is not enough memory.
+    """
+    name = _shown(path)
+    _check_file(path, name)
+    try:
+        with Image.open(path, formats=_known_formats()) as image:
+            _check_size(name, *image.size)
+            rgb = to_rgb(ImageOps.exif_transpose(image))
+    except RowError:
+        raise
+    except Image.DecompressionBombError:
+        raise RowError(
+            "image_too_large", f"{name}: more than the {MAX_DECODED_PIXELS:,} pixels that are decoded"
+        ) from None
+    except MemoryError:  # of this machine, now: another time the row may have its answer
+        raise EngineError(f"{name}: not enough memory to decode it; free some, or lower --workers") from None
+    except Image.UnidentifiedImageError:
+        raise RowError("image_unreadable", f"{name}: not an image of a known format") from None
+    except Exception as error:  # a decoder that is fed damaged bytes may raise anything
+        reason = " ".join(f"{type(error).__name__}: {str(error)[:200]}".split())
+        raise RowError("image_unreadable", f"{name}: {reason}") from None
+    return rgb
+
+
+def _check_file(path: Path, name: str) -> None:
+    """Raise RowError for what is no file: opening a pipe would wait for its writer."""
+    try:
+        is_file = stat.S_ISREG(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        raise RowError("image_missing", f"no file {name}; check --image-root") from None
+    except (OSError, ValueError) as error:  # too long, no permission, a loop of links; not encodable
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise RowError("image_missing", f"no file {name} ({reason}); check --image-root") from None
+    if not is_file:
+        raise RowError("image_unreadable", f"{name} is not a file")
+
+
+def _shown(path: Path) -> str:
+    """The path on one line, a long one without its middle."""
+    text = str(path)
+    text = text if text.isprintable() else ascii(text)[1:-1]
+    half = _LONGEST_SHOWN // 2
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:half]}…{text[-half:]}"
+
+
+@lru_cache(maxsize=1)
+def _known_formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)  # Pillow may be built without some
+
+
+def _check_size(name: str, width: int, height: int) -> None:
+    if width * height > MAX_DECODED_PIXELS:
+        raise RowError(
+            "image_too_large",
+            f"{name}: {width} x {height} pixels, more than the {MAX_DECODED_PIXELS:,} that are decoded",
+        )
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise RowError(
+            "image_too_narrow",
+            f"{name}: {width} x {height} pixels; the model takes sides of at most 1 to {MAX_ASPECT_RATIO}",
+        )
+
+
+def resized(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """Give (height, width) after Qwen2-VL's `smart_resize`: multiples of `factor` within the limits.
+
+    Written out here, not imported, so that the count of image tokens is checked by a second source.
+    """
+    new_height, new_width = round(height / factor) * factor, round(width / factor) * factor
+    if new_height * new_width > max_pixels:
+        shrink = math.sqrt(height * width / max_pixels)
+        new_height = max(factor, math.floor(height / shrink / factor) * factor)
+        new_width = max(factor, math.floor(width / shrink / factor) * factor)
+    elif new_height * new_width < min_pixels:
+        grow = math.sqrt(min_pixels / (height * width))
+        new_height = math.ceil(height * grow / factor) * factor
+        new_width = math.ceil(width * grow / factor) * factor
+    return new_height, new_width
+
+
+def image_tokens(width: int, height: int, factor: int, min_pixels: int, max_pixels: int) -> int:
+    """Give the number of image tokens of an image of this size; `factor` is patch size times merge size."""
+    new_height, new_width = resized(height, width, factor, min_pixels, max_pixels)
+    return (new_height // factor) * (new_width // factor)
+
+
+@dataclass(frozen=True)
+class PixelBudget:
+    """Pixels an image is resized to, and the side in pixels of the square that becomes one image token."""
+
+    min_pixels: int
+    max_pixels: int
+    factor: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the engine is asked for one row; `n_image_tokens` is what the pixel budget implies.
+
+    `messages` and `candidates` are what the prompt was made of. `rendered` is the same as the engine's own
+    input, its images resized and cut into patches.
+    """
+
+    id: str
+    prompt_token_ids: list[int]
+    images: list[Image.Image]
+    n_image_tokens: int
+    seed: int
+    messages: list[dict[str, Any]] = field(default_factory=list, compare=False)
+    candidates: tuple[str, ...] = ()
+    rendered: Any = None
+
+
+def row_seed(seed: int, row_id: str) -> int:
+    """Give the sampling seed of a row (31 bits), from nothing but the run's seed and the row's id."""
+    digest = hashlib.sha256(f"{seed}:{row_id}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def chat_messages(record: Mapping[str, Any], prompt: str | None = None) -> list[dict[str, Any]]:
+    """Give the messages to render: a system message first, images as bare items, no answer at the end.
+
+    They are those of the record, or, with a `prompt`, that one of `emocaliber.prompts.PROMPTS`. An `<image>`
+    in the text of a plain message is an image item, and images that no message mentions come first in the
+    first user message. Raises RowError if the items do not match the row's images in number.
+    """
+    messages = [
+        {"role": _role(message.get("role")), "content": _content(message.get("content"))}
+        for message in (record["conversations"] if prompt is None else prompted(record, prompt))
+    ]
+    while messages and messages[-1]["role"] == "assistant":
+        messages.pop()
+    if not messages or messages[-1]["role"] != "user":
+        raise RowError("prompt_invalid", "conversations do not end in a user message")
+    if messages[0]["role"] != "system":
+        messages.insert(0, {"role": "system", "content": SYSTEM_PROMPT})
+    for text in (item.get("text", "") for message in messages for item in _items(message)):
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:  # JSON can hold it, no tokenizer takes it
+            raise RowError("prompt_invalid", "the text holds half a surrogate pair") from None
+    n_images = len(record_images(record))
+    n_items = sum(item["type"] == "image" for message in messages for item in _items(message))
+    if n_items == 0:
+        first = next(message for message in messages if message["role"] == "user")
+        first["content"] = [{"type": "image"}] * n_images + _items(first)
+    elif n_items != n_images:
+        raise RowError("prompt_invalid", f"conversations show {n_items} images, the row has {n_images}")
+    return messages
+
+
+def _role(role: Any) -> str:
+    if role not in ("system", "user", "assistant"):
+        raise RowError("prompt_invalid", f"a message's role is {role!r:.80}, not system, user or assistant")
+    return str(role)
+
+
+def _items(message: Mapping[str, Any]) -> list[dict[str, Any]]:
+    content = message["content"]
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _content(content: Any) -> str | list[dict[str, Any]]:
+    if isinstance(content, str):
+        if "<image>" not in content:
+            return content
+        items: list[dict[str, Any]] = []
+        for number, text in enumerate(content.split("<image>")):
+            items += [{"type": "image"}] * (number > 0) + [{"type": "text", "text": text}] * bool(text)
+        return items
+    if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
+        raise RowError("prompt_invalid", "a message's content is neither a text nor a list of items")
+    items = []
+    for item in content:
+        if item.get("type") == "image":
+            items.append({"type": "image"})
+        elif item.get("type") == "text" and isinstance(item.get("text"), str):
+            items.append({"type": "text", "text": item["text"]})
+        else:
+            raise RowError(
+                "prompt_invalid", f"a content item is a {item.get('type')!r:.80}, not an image or a text"
+            )
+    return items
+
+
+def count_prompt_tokens(
+    ids: Sequence[int],
+    sizes: Sequence[tuple[int, int]],
+    budget: PixelBudget,
+    image_token_id: int,
+    forbidden: frozenset[int] = frozenset(),
+) -> tuple[int, int]:
+    """Give the tokens of a prompt as the model gets it, and those of its images among them.
+
+    Args:
+        ids: the rendered prompt, one token for each image.
+        sizes: (width, height) of each image in pixels.
+        forbidden: tokens that stand for what a row cannot have.
+    Raises:
+        RowError: the text itself holds such a token, or one of an image.
+    """
+    if ids.count(image_token_id) != len(sizes) or not forbidden.isdisjoint(ids):
+        raise RowError("prompt_invalid", "the text holds a token that stands for an image or a video")
+    n_image_tokens = sum(
+        image_tokens(*size, budget.factor, budget.min_pixels, budget.max_pixels) for size in sizes
+    )
+    return len(ids) - len(sizes) + n_image_tokens, n_image_tokens
+
+
+class Preparer:
+    """Makes requests of records for one checkpoint: its tokenizer, its limits, the data's image root."""
+
+    def __init__(
+        self,
+        *,
+        encode: Callable[[list[dict[str, Any]]], list[int]],
+        render: Callable[[Request], Any],
+        image_token_id: int,
+        forbidden_token_ids: frozenset[int],
+        max_model_len: int,
+        budget: PixelBudget,
+        image_root: Path,
+        seed: int,
+        prompt: str | None = None,
+    ) -> None:
+        """`encode` turns chat messages to token ids with one `image_token_id` for each image.
+
+        `render` gives a request's `rendered`, or raises RowError.
+        """
+        self._encode = encode
+        self._render = render
+        self._image_token_id = image_token_id
+        self._forbidden = forbidden_token_ids
+        self._max_model_len = max_model_len
+        self._budget = budget
+        self._image_root = image_root
+        self._seed = seed
+        self._prompt = prompt
+
+    def prepare(self, record: Mapping[str, Any]) -> Request | Refusal:
+        """Give the request of a row, or the reason why there is none."""
+        try:
+            images = [load_image(locate(self._image_root, name)) for name in record_images(record)]
+            return self._request(record, images)
+        except RowError as error:
+            return Refusal(record["id"], error.type, error.message)
+
+    def _prepare_wholly(self, record: Mapping[str, Any]) -> Request | Refusal:
+        request = self.prepare(record)
+        if isinstance(request, Refusal):
+            return request
+        try:
+            return replace(request, images=[], rendered=self._render(request))
+        except RowError as error:
+            return Refusal(record["id"], error.type, error.message)
+
+    def _request(self, record: Mapping[str, Any], images: list[Image.Image]) -> Request:
+        messages = chat_messages(record, self._prompt)
+        ids = self._encode(messages)
+        sizes = [image.size for image in images]
+        n_tokens, n_image_tokens = count_prompt_tokens(
+            ids, sizes, self._budget, self._image_token_id, self._forbidden
+        )
+        if n_tokens + 1 > self._max_model_len:  # one token of answer has to fit
+            raise RowError(
+                "prompt_too_long",
+                f"{n_tokens} tokens ({n_image_tokens} of images) and an answer do not fit in "
+                f"{self._max_model_len}; raise --max-model-len or lower --max-pixels",
+            )
+        return Request(
+            record["id"],
+            ids,
+            images,
+            n_image_tokens,
+            row_seed(self._seed, record["id"]),
+            messages,
+            tuple(record_candidates(record)),
+        )
+
+    def prepare_ahead(
+        self, records: Iterable[Mapping[str, Any]], *, threads: int, ahead: int
+    ) -> Generator[Request | Refusal, None, None]:
+        """Prepare and render rows in order, up to `ahead` of them before they are asked for.
+
+        The engine computes meanwhile: it need not wait for images.
+        """
+        rows = iter(records)
+        with ThreadPoolExecutor(threads) as pool:
+            waiting: list[Future[Request | Refusal]] = []
+            try:
+                waiting += [pool.submit(self._prepare_wholly, row) for row in islice(rows, ahead)]
+                while waiting:
+                    ready = waiting.pop(0)
+                    waiting += [pool.submit(self._prepare_wholly, row) for row in islice(rows, 1)]
+                    yield ready.result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,305 @@
+"""Any OpenAI-compatible server as a backend: vLLM's own, or a commercial one."""
+
+import base64
+import io
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+from PIL import Image
+
+from emocaliber.chat_server import (
+    REQUEST_REFUSED,
+    SERVERS_OWN,
+    ChatClient,
+    ChatServer,
+    Completion,
+    Failure,
+    ServerUnusable,
+    is_server_url,
+    read_key,
+)
+from emocaliber.jsonl import RecordError
+from emocaliber.records import record_candidates, record_images
+from emocaliber.response import response_pattern
+from inference.backends.backend import Answer, Asking, EngineError, Refusal
+from inference.backends.prepare import RowError, chat_messages, load_image, locate, resized, row_seed
+
+
+def completion_fields(
+    record: Mapping[str, Any], asking: Asking, factor: int
+) -> tuple[dict[str, Any], list[tuple[int, int]]]:
+    """Give the fields of a row's chat completion, and (width, height) in pixels of each image as it is sent.
+
+    Images are resized to multiples of `factor` within the limits, so that a server that resizes by the same
+    rule leaves them as they are, and one that has other limits still gets no other number of pixels. The
+    field `structured_outputs` of a constrained row is that of vLLM's server. Raises RowError.
+    """
+    try:
+        messages = chat_messages(record, asking.prompt)
+        images = [load_image(locate(asking.image_root, name)) for name in record_images(record)]
+        images = [_within_limits(image, asking, factor) for image in images]
+        fields: dict[str, Any] = {
+            "messages": _with_images(messages, images),
+            "temperature": asking.temperature,
+            "top_p": asking.top_p,
+            "max_tokens": asking.max_new_tokens,
+            "n": asking.n_samples,
+            "seed": row_seed(asking.seed, record["id"]),
+        }
+        if asking.constrain:
+            fields["structured_outputs"] = {"regex": _pattern(record, asking)}
+    except RecordError as error:
+        raise RowError("prompt_invalid", str(error)) from None
+    return fields, [image.size for image in images]
+
+
+def _pattern(record: Mapping[str, Any], asking: Asking) -> str:
+    candidates = record_candidates(record)
+    try:
+        return _sendable(
+            response_pattern(asking.prompt or "published", candidates, longest_section=asking.longest_section)
+        )
+    except ValueError as error:  # a label that no response could name
+        raise RowError("prompt_invalid", str(error)) from None
+
+
+def _within_limits(image: Image.Image, asking: Asking, factor: int) -> Image.Image:
+    height, width = resized(image.height, image.width, factor, asking.min_pixels, asking.max_pixels)
+    if (width, height) == image.size:
+        return image
+    return image.resize((width, height), Image.Resampling.BICUBIC)  # as Qwen2-VL's image processor does
+
+
+def _with_images(messages: list[dict[str, Any]], images: list[Image.Image]) -> list[dict[str, Any]]:
+    """Put the images, in order, where the messages have an item for one."""
+    left = iter(images)
+
+    def sent(item: dict[str, Any]) -> dict[str, Any]:
+        if item["type"] != "image":
+            return {"type": "text", "text": _sendable(item["text"])}
+        return {"type": "image_url", "image_url": {"url": data_url(next(left))}}
+
+    return [
+        {
+            "role": message["role"],
+            "content": _sendable(content) if isinstance(content, str) else [sent(item) for item in content],
+        }
+        for message in messages
+        for content in [message["content"]]
+    ]
+
+
+def _sendable(text: str) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise RowError("prompt_invalid", "the text has half a surrogate pair; UTF-8 cannot hold it") from None
+    return text
+
+
+def data_url(image: Image.Image) -> str:
+    """Give an image as a `data:` address, a PNG: every pixel arrives as it is."""
+    file = io.BytesIO()
+    image.save(
+        file, "PNG", compress_level=1
+    )  # four times as fast as the default for a few percent more bytes
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+FAILURES_IN_A_ROW = 20
+"""After so many rows without an answer the server, not the rows, is at fault."""
+
+ExpectedPromptTokens = Callable[[Mapping[str, Any], Sequence[tuple[int, int]]], tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """Where the server is and how hard it is asked.
+
+    `url`: as far as `/v1`. `model`: None for the only one that it lists. `key_variable`: the name of the
+    environment variable that holds the key, if the server wants one. `timeout_s`: of one request.
+    `factor`: the side in pixels of the square that becomes one image token of the model. `extra`: more
+    fields of every request, or others; None takes one out, for servers that do not know it.
+    """
+
+    url: str
+    model: str | None = None
+    key_variable: str | None = None
+    concurrency: int = 32
+    timeout_s: float = 600.0
+    max_retries: int = 8
+    factor: int = 28
+    backoff_s: float = 0.5
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class _Row:
+    record: Mapping[str, Any]
+    expected: tuple[int, int] | None = None
+
+
+class ServerBackend:
+    """A server that answers rows; a `backend.Backend`."""
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        asking: Asking,
+        *,
+        expected_prompt_tokens: ExpectedPromptTokens | None = None,
+    ) -> None:
+        """See that the server is there and which model it has.
+
+        `expected_prompt_tokens` gives the tokens of a row's prompt, and those of its images among them, from
+        the record and (width, height) in pixels of its images as they are sent; it may be called from several
+        threads at once, and raise RowError. Given it, the server's own count has to be the same. Raises
+        RecordError for settings that cannot be meant, EngineError for a server that cannot be used.
+        """
+        _check(settings, asking)
+        try:
+            key = "" if settings.key_variable is None else read_key(settings.key_variable)
+        except ValueError as error:
+            raise RecordError(str(error)) from None
+        self.settings = settings
+        self.asking = asking
+        self._expected_prompt_tokens = expected_prompt_tokens
+        server = ChatServer(
+            settings.url,
+            key,
+            settings.timeout_s,
+            settings.max_retries,
+            settings.concurrency,
+            settings.backoff_s,
+        )
+        self._client = ChatClient(server)
+        self.model = self._model()
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """How it is asked, for run.json. The key is not among it."""
+        return {**asdict(self.settings), "model": self.model}
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """Requests sent so far, what came of them, and the tokens that the server counted; for run.json."""
+        return self._client.counts.as_dict()
+
+    def answers(self, records: Iterable[Mapping[str, Any]]) -> Generator[Answer | Refusal | None, None, None]:
+        """Yield every row's outcome as it comes, in any order, and None when none came for half a second.
+
+        Keeps `concurrency` rows under way and reads no more records; closing it drops those under way at
+        once. A row that fails after all retries is a Refusal, of a type in `SERVERS_OWN` where that is not
+        the row's own. Raises EngineError for a server that cannot be used, that counts another number of
+        prompt tokens than expected, or that gives no answer to `FAILURES_IN_A_ROW` rows in a row.
+        """
+        rows = map(_Row, records)
+        n_failed, has_answered = 0, False
+        try:
+            with closing(self._client.answers((row, partial(self._fields, row)) for row in rows)) as coming:
+                for came in coming:
+                    outcome = None if came is None else self._outcome(*came)
+                    yield outcome
+                    if isinstance(outcome, Answer):
+                        n_failed, has_answered = 0, True
+                    elif outcome is not None and self._is_a_fault(outcome, has_answered):
+                        n_failed += 1
+                        if n_failed >= FAILURES_IN_A_ROW:
+                            raise EngineError(
+                                f"{self.settings.url}: {n_failed} rows in a row have no answer, the last for "
+                                f"{outcome.type} ({outcome.message}); mend the server, or what it is sent"
+                            )
+        except ServerUnusable as error:
+            raise self._unusable(error) from None
+
+    @staticmethod
+    def _is_a_fault(refusal: Refusal, has_answered: bool) -> bool:
+        """May every row fail like this? A refused request may be the row's own, if others are not refused."""
+        return refusal.type in SERVERS_OWN or (refusal.type == REQUEST_REFUSED and not has_answered)
+
+    def _fields(self, row: _Row) -> Mapping[str, Any] | Failure:
+        try:
+            fields, sizes = completion_fields(row.record, self.asking, self.settings.factor)
+            if self._expected_prompt_tokens is not None:
+                row.expected = self._expected_prompt_tokens(row.record, sizes)
+        except RowError as error:
+            return Failure(error.type, error.message)
+        fields = {**fields, **self.settings.extra}
+        return {"model": self.model} | {name: value for name, value in fields.items() if value is not None}
+
+    def _outcome(self, row: _Row, outcome: Completion | Failure) -> Answer | Refusal:
+        identity = row.record["id"]
+        if isinstance(outcome, Failure):
+            return Refusal(identity, outcome.type, outcome.message)
+        if row.expected is not None and outcome.n_prompt_tokens != row.expected[0]:
+            raise EngineError(
+                f"row {identity}: {self.settings.url} counts {outcome.n_prompt_tokens} prompt tokens, the "
+                f"checkpoint and the pixel limits imply {row.expected[0]} ({row.expected[1]} of images); "
+                "serve that checkpoint, with the pixel limits "
+                f"{self.asking.min_pixels} and {self.asking.max_pixels}"
+            )
+        if outcome.refusal or (outcome.finish_reason == "content_filter" and not outcome.texts[0]):
+            return Refusal(identity, REQUEST_REFUSED, outcome.refusal or "withheld by a content filter")
+        n_samples = self.asking.n_samples
+        if len(outcome.texts) < n_samples:
+            raise EngineError(
+                f"row {identity}: {self.settings.url} gives {len(outcome.texts)} of {n_samples} samples; "
+                "ask this server for one"
+            )
+        return Answer(
+            identity,
+            response=outcome.texts[0],
+            finish_reason=outcome.finish_reason,
+            n_image_tokens=None if row.expected is None else row.expected[1],
+            n_prompt_tokens=outcome.n_prompt_tokens,
+            n_response_tokens=outcome.n_response_tokens,
+            samples=outcome.texts[:n_samples] if n_samples > 1 else None,
+        )
+
+    def _model(self) -> str:
+        """Give the model's name; asks for the list all the same, to meet a wrong address or key at once."""
+        named = self.settings.model
+        try:
+            models = self._client.models()
+        except ServerUnusable as error:
+            raise self._unusable(error) from None
+        except ValueError as error:
+            if named is not None:
+                return named  # not every server lists its models
+            raise EngineError(
+                f"{self.settings.url}: lists no models ({error}); correct the address (it ends in /v1), or "
+                "name the model"
+            ) from None
+        if named is None and len(models) != 1:
+            listed = ", ".join(models[:20]) or "none"
+            raise EngineError(f"{self.settings.url}: it has {len(models)} models ({listed}); name one")
+        return models[0] if named is None else named
+
+    def _unusable(self, error: ServerUnusable) -> EngineError:
+        if error.status is None:
+            return EngineError(f"{error}; start the server, or correct the address")
+        if error.status == 404:
+            return EngineError(f"{error}; correct the address (it ends in /v1) or the model's name")
+        variable = self.settings.key_variable
+        if variable is None:
+            return EngineError(f"{error}; name the environment variable that holds it")
+        return EngineError(f"{error}; put it into the environment variable {variable}")
+
+
+def _check(settings: ServerSettings, asking: Asking) -> None:
+    if not is_server_url(settings.url):
+        raise RecordError(
+            "the server's address is not http(s)://HOST[:PORT]/v1; a key goes into an environment variable"
+        )
+    if asking.confidences:
+        raise RecordError(
+            f"a server cannot give {', '.join(asking.confidences)}; use vLLM or transformers in this process"
+        )
+    own = settings.extra.keys() & {"messages", "model", "stream", "n", "seed"}
+    if own:
+        raise RecordError(
+            f"the request's {', '.join(sorted(own))} cannot be set; take it out of the extra fields"
+        )

@@ -1,0 +1,230 @@
+"""What a run is asked to do: its data and checkpoint, looked at before anything heavy is imported."""
+
+import argparse
+import hashlib
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emocaliber.prompts import PROMPTS, SYSTEM_PROMPT
+from emocaliber.provenance import commit, file_sha256, installed_versions
+from emocaliber.records import (
+    RECORD_INVALID,
+    Record,
+    RecordError,
+    read_records,
+    read_records_keeping_invalid,
+    record_images,
+)
+from inference.backends.backend import Asking
+from inference.backends.vllm_engine import runs_on_cpu
+from inference.runs.checkpoint import NO_CHECKPOINT, Checkpoint, open_checkpoint
+from inference.runs.own_images import records_of_images
+from inference.runs.run_folder import OUTPUT_FIELDS, utc_now
+
+ROOM_FOR_TEXT_TOKENS = 2048
+LONGEST_SECTION, LARGE_VOCABULARY = 400, 8192
+PIXELS_PER_IMAGE_TOKEN = 28 * 28
+DECIDING = (
+    "backend",
+    "limit",
+    "prompt",
+    "constrain",
+    "confidence",
+    "temperature",
+    "top_p",
+    "max_new_tokens",
+    "n_samples",
+    "min_pixels",
+    "max_pixels",
+    "seed",
+    "dtype",
+    "server_url",
+    "server_model",
+)
+
+
+@dataclass
+class Plan:
+    """A run whose arguments, data and checkpoint have been looked at, before anything heavy is imported."""
+
+    arguments: argparse.Namespace
+    checkpoint: Checkpoint
+    records: list[Record]
+    image_root: Path
+    images_per_row: int
+    max_model_len: int
+    identity: dict[str, Any]
+    warnings: list[str]
+
+    @property
+    def model_name(self) -> str:
+        """What the run calls its model."""
+        arguments = self.arguments
+        return str(arguments.checkpoint or arguments.server_model or arguments.server_url)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What the user calls the things whose sums are in the identity."""
+        source = self.arguments.data or self.arguments.images
+        return {"checkpoint": self.model_name, "data": str(source.resolve())}
+
+
+def make_plan(arguments: argparse.Namespace) -> Plan:
+    """Check everything a user can get wrong. Raises RecordError; writes nothing."""
+    checkpoint = open_checkpoint(arguments.checkpoint) if arguments.checkpoint else NO_CHECKPOINT
+    records, image_root = _read(arguments)
+    records = [_without_outputs(record) for record in records[: arguments.limit]]
+    if not records:
+        raise RecordError(f"{arguments.data}: no rows; give a file of JSON lines")
+    if not image_root.is_dir():
+        raise RecordError(f"{image_root}: no such folder; check --image-root")
+    valid = [record for record in records if not is_invalid(record)]
+    images_per_row = max((len(record_images(record)) for record in valid), default=1)
+    max_model_len = choose_max_model_len(arguments, checkpoint, images_per_row)
+    identity: dict[str, Any] = {
+        "checkpoint": checkpoint.sha256 or checkpoint.name,
+        "data": file_sha256(arguments.data) if arguments.data else _sha256_of(records),
+        "image_root": str(image_root.resolve()),
+        "max_model_len": max_model_len,
+    }
+    identity |= {name: getattr(arguments, name) for name in DECIDING}
+    if arguments.images is not None:
+        identity |= {"task": arguments.task, "candidates": arguments.candidates}
+    warnings = pixel_warnings(arguments, checkpoint)
+    return Plan(arguments, checkpoint, records, image_root, images_per_row, max_model_len, identity, warnings)
+
+
+def _read(arguments: argparse.Namespace) -> tuple[list[Record], Path]:
+    """Give the rows and what their image paths are relative to."""
+    if arguments.images is not None:
+        candidates = None
+        if arguments.candidates is not None:
+            candidates = [label.strip() for label in arguments.candidates.split(",")]
+        return records_of_images(arguments.images, task=arguments.task, candidates=candidates, say=_say)
+    image_root: Path = arguments.image_root or arguments.data.parent
+    if arguments.keep_invalid:
+        return read_records_keeping_invalid(arguments.data), image_root
+    return read_records(arguments.data, need_truth=False), image_root
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+def is_invalid(record: Record) -> bool:
+    """Tell a line of the data that is no record, kept as a row with an error."""
+    error = record.get("error")
+    return isinstance(error, dict) and error.get("type") == RECORD_INVALID
+
+
+def _sha256_of(records: list[Record]) -> str:
+    return hashlib.sha256(json.dumps(records).encode("ascii")).hexdigest()
+
+
+def _longest_section(checkpoint: Checkpoint) -> int | None:
+    """Give the bound of a constrained section, None where counting its characters would cost too much.
+
+    With the 151,000 tokens of Qwen2.5-VL a bound of 400 took 9 s to compile for each set of candidates and
+    2 ms for each token of each row; without one a section can run on to the end of the response.
+    """
+    n_tokens = checkpoint.vocabulary
+    return LONGEST_SECTION if n_tokens is not None and n_tokens <= LARGE_VOCABULARY else None
+
+
+def make_asking(plan: Plan) -> Asking:
+    """Give what is asked of every row."""
+    arguments = plan.arguments
+    return Asking(
+        image_root=plan.image_root,
+        min_pixels=arguments.min_pixels,
+        max_pixels=arguments.max_pixels,
+        temperature=arguments.temperature,
+        top_p=arguments.top_p,
+        max_new_tokens=arguments.max_new_tokens,
+        n_samples=arguments.n_samples,
+        seed=arguments.seed,
+        prompt=arguments.prompt,
+        constrain=arguments.constrain,
+        longest_section=_longest_section(plan.checkpoint),
+        confidences=tuple(arguments.confidence),
+    )
+
+
+def choose_max_model_len(arguments: argparse.Namespace, checkpoint: Checkpoint, images_per_row: int) -> int:
+    """Give the tokens of prompt and response that a row may have: as asked, else what the limits need."""
+    most = checkpoint.max_positions
+    asked: int | None = arguments.max_model_len
+    if asked is not None:
+        if most is not None and asked > most:
+            raise RecordError(f"--max-model-len {asked}: {checkpoint.name} has {most} positions; lower it")
+        return asked
+    image_tokens = images_per_row * (arguments.max_pixels // PIXELS_PER_IMAGE_TOKEN)
+    needed: int = image_tokens + ROOM_FOR_TEXT_TOKENS + arguments.max_new_tokens
+    return needed if most is None else min(needed, most)
+
+
+def pixel_warnings(arguments: argparse.Namespace, checkpoint: Checkpoint) -> list[str]:
+    """Say so if images will be larger than the checkpoint's own image processor makes them."""
+    own = checkpoint.own_max_pixels
+    if own is None or own >= arguments.max_pixels:
+        return []
+    if own < arguments.min_pixels:
+        what = f"every image will have at least {arguments.min_pixels} pixels"
+    else:
+        what = f"images may have up to {arguments.max_pixels} pixels"
+    return [f"{what}; {checkpoint.name} was made for at most {own} (see --min-pixels, --max-pixels)"]
+
+
+def _without_outputs(record: Record) -> Record:
+    if is_invalid(record):
+        return record
+    return {name: value for name, value in record.items() if name == "id" or name not in OUTPUT_FIELDS}
+
+
+PACKAGES = ("vllm", "torch", "torchvision", "transformers", "tokenizers", "numpy", "pillow")
+
+
+def prompt_description(name: str | None) -> dict[str, Any]:
+    """Give what, with the record and the checkpoint's chat template, decides the prompt of a row."""
+    if name is None:
+        return {"name": None, "question": "the messages of each record", "system": SYSTEM_PROMPT}
+    return {"name": name, "question": PROMPTS[name].question, "system": SYSTEM_PROMPT}
+
+
+def describe_run(plan: Plan) -> dict[str, Any]:
+    """Give run.json as it is when the run starts."""
+    arguments, checkpoint = plan.arguments, plan.checkpoint
+    shown = {
+        name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()
+    }
+    for internal in ("worker", "handout"):
+        shown.pop(internal)
+    path = checkpoint.path.resolve() if checkpoint.path else None
+    attempt = {
+        "status": "running",
+        "started_at": utc_now(),
+        "commit": commit(),
+        "versions": installed_versions(PACKAGES),
+    }
+    attempt |= {"device": "cpu" if runs_on_cpu() else "cuda", "arguments": shown}
+    return {
+        "identity": plan.identity,
+        "model": {
+            "name": checkpoint.name,
+            "path": path and str(path),
+            "type": checkpoint.model_type,
+            "sha256": checkpoint.sha256,
+            "files_bytes": checkpoint.files,
+        },
+        "data": {
+            "path": plan.names["data"],
+            "sha256": plan.identity["data"],
+            "rows": len(plan.records),
+        },
+        "pixels": {"min": arguments.min_pixels, "max": arguments.max_pixels},
+        "prompt": prompt_description(arguments.prompt),
+        "attempts": [attempt],
+    }

@@ -1,0 +1,65 @@
+"""The yaml of `swift sft`: read, compared with ms-swift's own arguments, and the limits that follow."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from emocaliber.jsonl import RecordError
+from train.preflight.variables import number, swift_flags
+
+NEEDED = ("tuner_type", "freeze_vit", "per_device_train_batch_size", "max_length")
+"""What the estimate of memory and the limits are made from."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What one row may cost: tokens in all, image tokens, and the pixels of one image."""
+
+    max_length: int
+    max_image_tokens: int
+    min_pixels: int
+    max_pixels: int
+    system: str | None
+
+
+def read_settings(path: Path, flags: Sequence[str] = ()) -> dict[str, Any]:
+    """The yaml, with the values that flags of the same command give in its place. Raises RecordError."""
+    import yaml
+
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        given = {name: yaml.safe_load(value) for name, value in swift_flags(flags).items() if value}
+    except (OSError, yaml.YAMLError) as error:
+        raise RecordError(f"{path}: not readable as settings ({' '.join(str(error).split())})") from None
+    lacking = [name for name in NEEDED if not isinstance(settings, dict) or name not in settings]
+    if lacking:
+        raise RecordError(f"{path}: {', '.join(lacking)} missing; see train/settings for complete settings")
+    return settings | {name: value for name, value in given.items() if name in settings}
+
+
+def check_keys(settings: Mapping[str, Any], path: Path) -> None:
+    """Every key is the whole name of an argument of `swift sft`; its parser also takes beginnings of names.
+
+    Raises RecordError.
+    """
+    from swift.arguments import SftArguments
+
+    known = {field.name for field in dataclasses.fields(SftArguments)} | {"ENV"}
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        raise RecordError(f"{path}: {', '.join(unknown)} unknown to `swift sft`; see `swift sft --help`")
+
+
+def limits_of(settings: Mapping[str, Any]) -> Limits:
+    """The limits on tokens and pixels that the run will have."""
+    pixels = settings.get("ENV") or {}
+    lowest, highest = (
+        int(number(name, 0) or pixels.get(name) or default)
+        for name, default in (("MIN_PIXELS", 4 * 28**2), ("MAX_PIXELS", 16384 * 28**2))
+    )
+    longest = int(settings["max_length"])
+    images = int(number("MAX_IMAGE_TOKENS", longest // 2))
+    return Limits(longest, images, lowest, highest, settings.get("system"))
