@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import math
 import os
 import stat
 import warnings
@@ -19,6 +20,9 @@ IMAGE_FAULTS = ("image_missing", "image_empty", "not_an_image", "image_truncated
 MAX_DECODED_PIXELS = 2 * 89_478_485
 """A header can promise more pixels than the memory holds; Pillow refuses the same number."""
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+MAX_ASPECT_RATIO = 200
+"""Of the longer side to the shorter: Qwen2-VL's image processor refuses more."""
 
 _ORIENTATION = 0x0112  # EXIF; 1 is upright, 5 to 8 swap the sides
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
@@ -209,3 +213,26 @@ def _is_wrong_extension(path: str | os.PathLike[str], format_: str) -> bool:
     extension = Path(path).suffix.lower()
     named = Image.registered_extensions().get(extension)
     return bool(extension) and named != _SAME_EXTENSIONS.get(format_, format_) and named != format_
+
+
+def resized(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """Give (height, width) after Qwen2-VL's `smart_resize`: multiples of `factor` within the limits.
+
+    Written out here, not imported, so that the count of image tokens is checked by a second source.
+    """
+    new_height, new_width = round(height / factor) * factor, round(width / factor) * factor
+    if new_height * new_width > max_pixels:
+        shrink = math.sqrt(height * width / max_pixels)
+        new_height = max(factor, math.floor(height / shrink / factor) * factor)
+        new_width = max(factor, math.floor(width / shrink / factor) * factor)
+    elif new_height * new_width < min_pixels:
+        grow = math.sqrt(min_pixels / (height * width))
+        new_height = math.ceil(height * grow / factor) * factor
+        new_width = math.ceil(width * grow / factor) * factor
+    return new_height, new_width
+
+
+def image_tokens(width: int, height: int, factor: int, min_pixels: int, max_pixels: int) -> int:
+    """Give the number of image tokens of an image of this size; `factor` is patch size times merge size."""
+    new_height, new_width = resized(height, width, factor, min_pixels, max_pixels)
+    return (new_height // factor) * (new_width // factor)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from emocaliber.images import ImageFacts, ImageFault, inspect_image
+from emocaliber.images import MAX_ASPECT_RATIO, ImageFacts, ImageFault, inspect_image
 from emocaliber.jsonl import RecordError
 
 _OPEN_SCAN = """
@@ -98,8 +98,6 @@ def storable(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-MAX_ASPECT_RATIO = 200
-"""Qwen2-VL's image processor refuses longer sides than 200 to 1; such an image could not be asked about."""
 BLOCK = 2048
 Task = tuple[str, str, int, int]
 """A file to look into: name, path, size in bytes, time of its last change in ns."""

@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import math
 import os
 import re
 import stat
@@ -17,7 +16,7 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from emocaliber.images import MAX_DECODED_PIXELS, to_rgb
+from emocaliber.images import MAX_ASPECT_RATIO, MAX_DECODED_PIXELS, image_tokens, to_rgb
 from emocaliber.prompts import SYSTEM_PROMPT, prompted
 from emocaliber.records import record_candidates, record_images
 from inference.backends.backend import EngineError, Refusal
@@ -81,8 +80,6 @@ def _processor_template(checkpoint: str) -> str:
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """What is decoded, judged by content. Pillow knows more: EPS, for one, runs a PostScript interpreter."""
-
-MAX_ASPECT_RATIO = 200  # Qwen2-VL's image processor refuses longer ones
 
 Image.MAX_IMAGE_PIXELS = MAX_DECODED_PIXELS // 2  # Pillow refuses twice this
 
@@ -185,29 +182,6 @@ def _check_size(name: str, width: int, height: int) -> None:
             "image_too_narrow",
             f"{name}: {width} x {height} pixels; the model takes sides of at most 1 to {MAX_ASPECT_RATIO}",
         )
-
-
-def resized(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """Give (height, width) after Qwen2-VL's `smart_resize`: multiples of `factor` within the limits.
-
-    Written out here, not imported, so that the count of image tokens is checked by a second source.
-    """
-    new_height, new_width = round(height / factor) * factor, round(width / factor) * factor
-    if new_height * new_width > max_pixels:
-        shrink = math.sqrt(height * width / max_pixels)
-        new_height = max(factor, math.floor(height / shrink / factor) * factor)
-        new_width = max(factor, math.floor(width / shrink / factor) * factor)
-    elif new_height * new_width < min_pixels:
-        grow = math.sqrt(min_pixels / (height * width))
-        new_height = math.ceil(height * grow / factor) * factor
-        new_width = math.ceil(width * grow / factor) * factor
-    return new_height, new_width
-
-
-def image_tokens(width: int, height: int, factor: int, min_pixels: int, max_pixels: int) -> int:
-    """Give the number of image tokens of an image of this size; `factor` is patch size times merge size."""
-    new_height, new_width = resized(height, width, factor, min_pixels, max_pixels)
-    return (new_height // factor) * (new_width // factor)
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,12 @@ from emocaliber.chat_server import (
     is_server_url,
     read_key,
 )
+from emocaliber.images import resized
 from emocaliber.jsonl import RecordError
 from emocaliber.records import record_candidates, record_images
 from emocaliber.response import response_pattern
 from inference.backends.backend import Answer, Asking, EngineError, Refusal
-from inference.backends.prepare import RowError, chat_messages, load_image, locate, resized, row_seed
+from inference.backends.prepare import RowError, chat_messages, load_image, locate, row_seed
 
 
 def completion_fields(

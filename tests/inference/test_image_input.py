@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from emocaliber.images import image_tokens, resized
 from inference.backends.backend import EngineError
-from inference.backends.prepare import RowError, image_tokens, load_image, locate, resized, to_rgb
+from inference.backends.prepare import RowError, load_image, locate, to_rgb
 
 
 def test_resizing_is_that_of_the_image_processor() -> None:

@@ -21,12 +21,13 @@ import hostile_images
 import hostile_records
 from chat_server import ChatServer, Reply, Status, chat_server
 
+from emocaliber.images import resized
 from emocaliber.jsonl import RecordError
 from emocaliber.records import is_invalid_record, read_records_keeping_invalid
 from emocaliber.response import response_pattern
 from emocaliber.taxonomy import MIKELS_8
 from inference.backends.backend import LIKELIHOOD, Answer, Asking, EngineError, Refusal
-from inference.backends.prepare import resized, row_seed
+from inference.backends.prepare import row_seed
 from inference.backends.server import FAILURES_IN_A_ROW, ServerBackend, ServerSettings
 
 Row = dict[str, Any]
