@@ -11,8 +11,8 @@ raters. Neither release was at hand. Uncertain, and so settings: the table's nam
 their order, where images lie, how far from 1 probabilities may sum, and all about MultiEmo's labels.
 
 Writes test.jsonl, whose images are images/DATASET/…, a link to the release; rejected.jsonl (where, reason,
-message), all that is left out; and, last, manifest.json. An interrupted build goes on from scan.sqlite. One
-more benchmark is a line in benchmark_readers.BENCHMARKS and a reader of its rows.
+message), all that is left out; and, last, manifest.json. An interrupted build goes on from scan.jsonl. One
+more benchmark is a line in BENCHMARKS and a reader of its rows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import csv
 import hashlib
 import json
 import math
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -32,9 +31,10 @@ from typing import Any
 
 from data.raw.outputs import place_images
 from data.raw.readers import check_outside, path_inside
-from data.raw.scan import open_scan, scan
+from data.raw.scan import SCAN, scan
 from data.raw.usable import Listing
 from emocaliber.command_line import CommandParser, run_command
+from emocaliber.image_scan import ImageMemory, default_workers
 from emocaliber.jsonl import RecordError, write_jsonl_atomic, write_text_atomic
 from emocaliber.prompts import conversation
 from emocaliber.provenance import commit, file_sha256, installed_versions
@@ -128,17 +128,16 @@ def number_in(cell: str) -> float:
 SEPARATORS = {"tab": "\t", "comma": ",", "semicolon": ";", "space": " "}
 
 
-def main() -> int:
-    """Build the benchmark, or say why not and exit with 2."""
-    args = parse_arguments()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; gives its exit status."""
     return run_command(
-        lambda: build(args),
+        lambda: build(parse_arguments(argv)),
         if_interrupted="the same command goes on where this one stopped",
         if_no_memory="give fewer --workers, or free memory",
     )
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = CommandParser(description=__doc__)
     add = parser.add_argument
@@ -153,8 +152,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--image-name", nargs="+", default=["{image}", "images/{image}"], help="below --raw, the first found")
     add("--sum-tolerance", type=float, default=0.01, help="of probabilities from 1 (default 0.01)")
     add("--raters", type=int, default=20, help="most votes for one label of an image (default 20)")
-    add("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes that decode")
-    args = parser.parse_args()
+    add("--workers", type=int, default=default_workers(), help="processes that decode")
+    args = parser.parse_args(argv)
     benchmark = BENCHMARKS[args.benchmark]
     args.table = args.table or benchmark.table
     pairs = [text.partition("=") for text in args.labels or benchmark.labels]
@@ -181,8 +180,8 @@ def build(args: argparse.Namespace) -> None:
     with Listing(folder / "rejected.jsonl") as rejected:
         rows = sound_rows(lines, read, args, rejected)
         files = ((path, args.raw / path) for path in rows)
-        with open_scan(folder / "scan.sqlite") as kept:
-            scanned = dict(scan(files, len(rows), kept, args.workers))
+        with ImageMemory(folder / SCAN) as memory:
+            scanned = dict(scan(files, len(rows), memory, args.workers))
         for path, found in scanned.items():
             if found.reason:
                 rejected.add(benchmark.dataset, rows.pop(path)["where"], found.reason, found.message)

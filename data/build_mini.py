@@ -73,7 +73,6 @@ def main() -> None:
 
 def build(folder: Path, args: argparse.Namespace, arguments: dict[str, Any]) -> None:
     """Build the split beside the folder's content, then move it into place, the manifest last."""
-
     partial = folder / f".building-{args.split}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -177,7 +176,6 @@ def make_row(
     folder: Path, split: str, task: str, index: int, seed: int
 ) -> tuple[dict[str, Any], Scene, random.Random]:
     """Draw one scene and its label, save its picture; the record is the published one plus `posterior`."""
-
     # A name per row as its seed: rows do not depend on one another, and no two splits share one.
     rng = random.Random(f"VECBench-mini/{seed}/{split}/{task}/{index}")
     scene = sample_scene(rng, STYLES.get(task, "photo"), object_against_habit=task == "UnbiasedEmo-6")
@@ -209,7 +207,6 @@ def with_progress(rows: list[tuple[str, str, int]], what: str) -> Iterator[tuple
 
 def build_test(folder: Path, args: argparse.Namespace) -> None:
     """Write the test split."""
-
     records, scenes = [], []
     plan = [("test", task, index) for task in TASKS for index in range(args.test_rows.get(task, args.n_test))]
     for split, task, index in with_progress(plan, "VECBench-mini test"):
@@ -225,7 +222,6 @@ def build_test(folder: Path, args: argparse.Namespace) -> None:
 
 def asked_without_confidence(record: dict[str, Any]) -> list[dict[str, Any]]:
     """Give the row's chat as the stage-1 model is trained: without a confidence."""
-
     return conversation(record["image"], record["candidates"], with_confidence=False)
 
 
@@ -243,7 +239,6 @@ def plan_train(n_train: int) -> list[tuple[str, str, int]]:
 
 def build_train(folder: Path, args: argparse.Namespace) -> None:
     """Captions, stage-1 chats, stage-2 records with their chain, stage-3 prompts."""
-
     captions, rows = [], {stage: [] for stage in STAGE_SHARES}  # type: ignore[var-annotated]
     for stage, task, index in with_progress(plan_train(args.n_train), "VECBench-mini train"):
         record, scene, rng = make_row(folder, "train", task, index, args.seed)

@@ -80,7 +80,6 @@ def parse_arguments() -> argparse.Namespace:
 
 def build_or_reuse(args: argparse.Namespace) -> None:
     """Build, unless --reuse finds the files. Raises RecordError, and OSError for missing records."""
-
     if not args.reuse:
         build(args)
         return
@@ -96,7 +95,6 @@ def build_or_reuse(args: argparse.Namespace) -> None:
 
 def made_of_these(args: argparse.Namespace) -> dict[str, Any]:
     """The sum of the records, and what else the files follow from. Raises OSError."""
-
     names = ("image_paths", "min_pixels", "max_pixels", "split", "limit", "seed", "max_rejected")
     root = str((args.image_root or args.records.parent).resolve())
     return {"records_sha256": file_sha256(args.records), "image_root": root} | {
@@ -106,7 +104,6 @@ def made_of_these(args: argparse.Namespace) -> dict[str, Any]:
 
 def stamp_text(made_of: dict[str, Any], args: argparse.Namespace) -> str:
     """`made_of` with the sum of every file, None for one that is not there."""
-
     files = [args.output] if args.chats is None else [args.output, args.chats]
     sums = {str(path): file_sha256(path) if path.is_file() else None for path in files}
     return json.dumps({**made_of, "files_sha256": sums}, indent=1) + "\n"

@@ -79,7 +79,6 @@ def main() -> None:
 
 def build(args: Namespace) -> None:
     """Read, split, ask, filter, write. Raises RecordError and TeacherUnusable."""
-
     started = time.monotonic()
     # What may be wrong with the settings is said before the first image is read.
     template = read_template(args.teacher_prompt, blind=args.blind)
@@ -112,7 +111,6 @@ def usable_rows(args: Namespace, rejected: Rejections) -> tuple[list[Row], dict[
 
     Given with them: how many rows were read, and how many --limit drew of those with a sound record.
     """
-
     rows = read_rows(args.records, rejected)
     n_read = len(rows) + len(rejected)
     if args.limit is not None and args.limit < len(rows):
@@ -132,14 +130,12 @@ def usable_rows(args: Namespace, rejected: Rejections) -> tuple[list[Row], dict[
 def write_rejected(folder: Path, rejected: Rejections) -> None:
     """List what is left out. From here on the folder is not finished: what an earlier build wrote goes with
     another list, so its manifest is taken away first."""
-
     (folder / MANIFEST).unlink(missing_ok=True)
     write_jsonl_atomic(folder / REJECTED, rejected)
 
 
 def ask(args: Namespace, rows: list[Row], template: str | None, cost: Cost) -> dict[str, dict[str, Any]]:
     """The teacher's answers by row id; stage 3 is asked only where it is filtered."""
-
     key = read_key(args.api_key_variable)
     server = ChatServer(args.teacher_url, key, args.timeout_s, args.max_retries, args.concurrency)
     teacher = Teacher(server, args.request, args.max_failures_in_a_row)
@@ -164,7 +160,6 @@ def filtered(
     rejected: Rejections,
 ) -> Kept:
     """The rows of each stage with their chains; the others are put into `rejected`."""
-
     kept: Kept = {}
     repeats = Repeats(args.max_images_per_text)
     for row in rows:
@@ -210,7 +205,6 @@ def write(
     args: Namespace, kept: Kept, rejected: Rejections, facts: dict[str, Any], awaits_samples: bool
 ) -> None:
     """Check that there is a set to write, write it, and say what is in it. Raises RecordError."""
-
     folder = args.output_dir
     write_rejected(folder, rejected)
     failed = sum(row["reason"] == "teacher_error" for row in rejected)

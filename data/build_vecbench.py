@@ -8,7 +8,7 @@ A folder is known by what is in it or by its name, or say NAME=FOLDER. A part of
 Writes test.jsonl and train.jsonl, whose images are images/DATASET/…, a link to the release or, with
 --copy-images, a folder of copies; rejected.jsonl and noted.jsonl: all that is left out, and what is unusual
 about the rest, such as a wrong extension (where, reason, message); README.md, the card; and, last,
-manifest.json with settings, counts and sums. What each image holds is kept in scan.sqlite: an interrupted
+manifest.json with settings, counts and sums. What each image holds is kept in scan.jsonl: an interrupted
 build goes on there, and another one with other settings decodes no image again.
 """
 
@@ -16,23 +16,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+import sqlite3
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from data.raw.draw import Drawn, DrawSettings, draw
 from data.raw.outputs import card, manifest, place_images, records_of_test, records_of_train, shortfalls
 from data.raw.readers import ReaderSettings, check_outside
-from data.raw.scan import BUILD_TABLES, open_scan, temporary_database
+from data.raw.scan import BUILD_TABLES, SCAN, temporary_database
 from data.raw.usable import Listing, UseSettings, usable_images
 from emocaliber.command_line import CommandParser, run_command
+from emocaliber.image_scan import ImageMemory, default_workers
 from emocaliber.jsonl import RecordError, write_jsonl_atomic, write_text_atomic
 from emocaliber.taxonomy import PUBLISHED_TEST_ROWS, PUBLISHED_TRAIN_ROWS, TASKS, rows_of_task
-
-if TYPE_CHECKING:
-    import sqlite3
-
 
 DATASETS = tuple(dict.fromkeys(task.dataset for task in TASKS.values()))
 MARKS = {  # what tells the releases apart, the surest first
@@ -46,17 +43,16 @@ MARKS = {  # what tells the releases apart, the surest first
 }
 
 
-def main() -> int:
-    """Build the benchmark, or say why not and exit with 2."""
-    args = parse_arguments()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; gives its exit status."""
     return run_command(
-        lambda: build(args),
+        lambda: build(parse_arguments(argv)),
         if_interrupted="the same command goes on where this one stopped",
         if_no_memory="give fewer --workers, or free memory",
     )
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = CommandParser(description=__doc__)
     add = parser.add_argument
@@ -80,8 +76,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--webemo-source", choices=("auto", "lists", "folders"), default="auto", help="where its labels are")
     add("--webemo-file-name", default="{basename}", help="of a list's line: {basename} {stem} {extension} …")
     add("--copy-images", action="store_true", help="copy the images that are used, rather than link")
-    add("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes that decode")
-    args = parser.parse_args()
+    add("--workers", type=int, default=default_workers(), help="processes that decode")
+    args = parser.parse_args(argv)
     if args.workers < 1 or args.max_copies < 1:
         parser.error("--workers and --max-copies must be at least 1")
     try:
@@ -97,7 +93,6 @@ def parse_arguments() -> argparse.Namespace:
 
 def releases(texts: list[str]) -> dict[str, Path]:
     """Give the folder of each data set. Raises RecordError for a folder that is not known as one."""
-
     found: dict[str, Path] = {}
     for text in texts:
         name, _, folder = text.partition("=") if text.partition("=")[0] in DATASETS else ("", "", text)
@@ -119,19 +114,17 @@ def releases(texts: list[str]) -> dict[str, Path]:
 
 def build(args: argparse.Namespace) -> None:
     """Read, scan, draw, write. Raises RecordError where there is nothing sound to write."""
-
     raw = releases(args.raw)
     check_outside(args.output_dir, raw.values())
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    with open_scan(args.output_dir / "scan.sqlite") as kept, temporary_database(BUILD_TABLES) as database:
-        build_in(database, kept, raw, args)
+    with ImageMemory(args.output_dir / SCAN) as memory, temporary_database(BUILD_TABLES) as database:
+        build_in(database, memory, raw, args)
 
 
 def build_in(
-    database: sqlite3.Connection, kept: sqlite3.Connection, raw: dict[str, Path], args: argparse.Namespace
+    database: sqlite3.Connection, memory: ImageMemory, raw: dict[str, Path], args: argparse.Namespace
 ) -> None:
     """Build in an output folder that no other process uses."""
-
     folder: Path = args.output_dir
     settings = DrawSettings(
         seed=args.seed,
@@ -146,7 +139,7 @@ def build_in(
     reading = ReaderSettings(args.webemo_source, args.webemo_file_name)
     use = UseSettings(args.max_copies, args.on_conflict, reading)
     with Listing(folder / "rejected.jsonl") as rejected, Listing(folder / "noted.jsonl") as noted:
-        usable_images(raw, use, kept, database, args.workers, rejected, noted)
+        usable_images(raw, use, memory, database, args.workers, rejected, noted)
         drawn = draw(database, raw, settings)
         list_undrawn(database, rejected)
         place_images(folder / "images", raw, database if args.copy_images else None)
@@ -177,7 +170,6 @@ def write_files(
     noted: Listing,
 ) -> None:
     """Write records and card, then the manifest, and say what was built."""
-
     folder: Path = args.output_dir
     # What decides about the rows: not where the releases lie, nor how many processes read them.
     arguments = {k: v for k, v in vars(args).items() if k not in ("raw", "output_dir", "workers")}

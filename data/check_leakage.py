@@ -25,34 +25,29 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from data.inspection.images import default_workers, distinct_files, scan_images
 from data.inspection.rows import Source, iterate_rows, sources_of
 from data.inspection.summary import unreadable
 from emocaliber.command_line import CommandParser, run_command
+from emocaliber.image_scan import ImageMemory, default_workers
 from emocaliber.jsonl import RecordError
 from emocaliber.report.tables import printable
-
-if TYPE_CHECKING:
-    from data.inspection.same_images import Fingerprint
-
 
 DEFAULT_RADIUS_BITS, DEFAULT_FINE_RADIUS_BITS = 4, 16
 MAX_RADIUS_BITS = 16  # a quarter of the bits: pictures that far apart have little in common
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Compare the images, write the files, and tell by the exit status whether the test is clean."""
-    args = parse_arguments()
     return run_command(
-        lambda: check(args),
+        lambda: check(parse_arguments(argv)),
         if_interrupted="the same command goes on where this one stopped",
         if_no_memory="give fewer --workers, or free memory",
     )
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = CommandParser(description=__doc__)
     parser.add_argument(
@@ -103,7 +98,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--workers", type=int, default=default_workers(), metavar="N", help="processes (default: %(default)s)"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if not 0 <= args.radius <= MAX_RADIUS_BITS:
         parser.error(f"--radius {args.radius}: give 0 to {MAX_RADIUS_BITS}")
     if not 0 <= args.fine_radius <= 256:
@@ -119,7 +114,7 @@ def check(args: argparse.Namespace) -> int:
     Raises RecordError where nothing of a side can be compared.
     """
     from data.inspection.leakage import answer, write_report
-    from data.inspection.same_images import Radius, SharedImages
+    from data.inspection.same_images import METHOD, Radius, SharedImages, as_fingerprint, fingerprint
 
     sources = sources_of(args.files, args.image_root)
     test, training = roles(sources, args)
@@ -128,7 +123,9 @@ def check(args: argparse.Namespace) -> int:
     if not rows:
         raise RecordError(f"{args.files[0]}: no row names an image; give records or chats")
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    prints, faults = fingerprints(distinct_files(row.files for row in rows), args)
+    with ImageMemory(args.output_dir / "fingerprints.jsonl", METHOD) as memory:
+        every = (file for row in rows for file in row.files)
+        prints, faults = memory.gather(every, fingerprint, as_fingerprint, workers=args.workers)
     left_out += unreadable(rows, faults)
     for name in (*test, *training):
         files = [file for row in rows if row.split == name for file in row.files]
@@ -136,7 +133,7 @@ def check(args: argparse.Namespace) -> int:
             raise RecordError(f"{name}: none of its rows names an image; give records or chats")
         if not any(file in prints for file in files):
             raise RecordError(
-                f"{name}: none of its {len(files):,} images can be read ({faults[files[0]][0]}: {files[0]}); "
+                f"{name}: none of its {len(files):,} images can be read ({faults[files[0]].reason}: {files[0]}); "
                 "say by --image-root what its paths are relative to"
             )
     radius = None if args.exact_only else Radius(args.radius, args.fine_radius)
@@ -154,7 +151,6 @@ def roles(sources: Sequence[Source], args: argparse.Namespace) -> tuple[list[str
     Raises RecordError for a name that no file has, for one in both, and where one of the two has none, as
     then nothing is compared (unless --allow-uncompared: duplicates and clusters need no training).
     """
-
     names = list(dict.fromkeys(source.split for source in sources))
     for name in (*(args.test or ()), *(args.training or ())):
         if name not in names:
@@ -174,20 +170,6 @@ def roles(sources: Sequence[Source], args: argparse.Namespace) -> tuple[list[str
                 f"which by --{side} NAME (a file's stem, or give {side}=FILE), or give --allow-uncompared"
             )
     return list(test), list(training)
-
-
-def fingerprints(
-    files: Sequence[str], args: argparse.Namespace
-) -> tuple[dict[str, Fingerprint], dict[str, tuple[str, str]]]:
-    """What every file holds, read or known from an earlier run, and why some cannot be read."""
-    from data.inspection.same_images import METHOD, Fingerprint, fingerprint
-
-    def keep(facts: dict[str, Any]) -> Fingerprint:
-        digests = (bytes.fromhex(facts[name]) for name in ("sha256", "pixels_sha256"))
-        return Fingerprint(*digests, int(facts["phash"], 16), bytes.fromhex(facts["fine_phash"]))
-
-    seen = args.output_dir / "fingerprints.jsonl"
-    return scan_images(files, fingerprint, keep, seen=seen, method=METHOD, workers=args.workers)
 
 
 if __name__ == "__main__":

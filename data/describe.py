@@ -20,29 +20,30 @@ Each figure is there as PDF too.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data.inspection.images import default_workers, distinct_files, scan_images
 from data.inspection.rows import Row, iterate_rows, sources_of
-from data.inspection.summary import Description, TokenCounter, image_facts, summary_text, unreadable
+from data.inspection.summary import Description, TokenCounter, form_of, image_facts, summary_text, unreadable
 from emocaliber.command_line import CommandParser, run_command
+from emocaliber.image_scan import ImageMemory, default_workers
 from emocaliber.jsonl import RecordError, write_jsonl_atomic, write_text_atomic
 
 
-def main() -> int:
-    """Describe the files, or say why not and exit with 2."""
-    args = parse_arguments()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; gives its exit status."""
     return run_command(
-        lambda: describe(args),
+        lambda: describe(parse_arguments(argv)),
         if_interrupted="the same command goes on where this one stopped",
         if_no_memory="give fewer --workers, or free memory",
     )
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = CommandParser(description=__doc__)
     parser.add_argument(
@@ -73,7 +74,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--workers", type=int, default=default_workers(), metavar="N", help="processes (default: %(default)s)"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.per_label < 0:
         parser.error(f"--per-label {args.per_label}: give 0 or more")
     if args.workers < 1:
@@ -103,14 +104,9 @@ def describe(args: argparse.Namespace) -> None:
     if not rows:
         raise RecordError(f"{args.files[0]}: no row names an image; give records or chats")
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    facts, faults = scan_images(
-        distinct_files(row.files for row in rows),
-        image_facts,
-        lambda seen: (seen["width"], seen["height"], seen["format"], seen["mode"]),
-        seen=args.output_dir / "images.jsonl",
-        method="size",
-        workers=args.workers,
-    )
+    with ImageMemory(args.output_dir / "images.jsonl", "size") as memory:
+        every = (file for row in rows for file in row.files)
+        facts, faults = memory.gather(every, image_facts, form_of, workers=args.workers)
     left_out += unreadable(rows, faults)
     description.add_images(rows, facts)
     if counter is not None:
@@ -120,17 +116,13 @@ def describe(args: argparse.Namespace) -> None:
     draw(args.output_dir, description)
     if args.per_label:
         write_sheets(args.output_dir / "contact_sheets", rows, args.per_label, args.seed)
-    write_summary(args.output_dir, content, summary_text(content))
-
-
-def write_summary(folder: Path, content: dict[str, Any], text: str) -> None:
-    """Write both summaries, last, as they say that all else is there; print the text."""
-    import json
-
-    write_text_atomic(folder / "summary.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    write_text_atomic(folder / "summary.txt", text + "\n")
-    print(text)
-    print(f"Written to {folder}")
+    # Last, as they say that all else is there.
+    write_text_atomic(
+        args.output_dir / "summary.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    )
+    text = summary_text(content)
+    write_text_atomic(args.output_dir / "summary.txt", text + "\n")
+    print(f"{text}\nWritten to {args.output_dir}")
 
 
 if __name__ == "__main__":

@@ -26,9 +26,10 @@ from typing import Any
 
 from data.published.as_records import RecordMaker
 from data.published.conversion import DIFFERENCES, Conversion, Report, read_manifest, write_manifest
-from data.published.layouts import recognise
+from data.published.layouts import COLUMNS, recognise
 from emocaliber.command_line import CommandParser, run_command
-from emocaliber.jsonl import RecordError, read_jsonl_with_faults, write_jsonl_atomic
+from emocaliber.image_scan import default_workers
+from emocaliber.jsonl import RecordError
 from emocaliber.provenance import file_sha256
 
 REPOSITORY = "wudq/VECBench"
@@ -40,20 +41,18 @@ LAYOUT_NAMES = {
     "std_json": "{id: {image_path, prompt, ground_truth, other_info}}, as Std-VECBench.json",
     "metadata_csv": "a table with image_path, task, label, split, as test_metadata.csv",
 }
-COLUMN_NAMES = ("image_path", "task", "label", "split")
 
 
-def main() -> int:
-    """Take, convert, check and report."""
-    args = parse_arguments()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; gives its exit status."""
     return run_command(
-        lambda: get(args),
+        lambda: get(parse_arguments(argv)),
         if_interrupted="the same command goes on where this one stopped",
         if_no_memory="give fewer --workers, or free memory",
     )
 
 
-def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = CommandParser(description=__doc__)
     parser.add_argument("--output-dir", type=Path, required=True)
@@ -72,7 +71,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME=HEADER",
-        help=f"the header of {', '.join(COLUMN_NAMES)} in the table (default: the same)",
+        help=f"the header of {', '.join(COLUMNS)} in the table (default: the same)",
     )
     rows.add_argument(
         "--split",
@@ -92,7 +91,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     images.add_argument("--image-root", type=Path, help="default: the folder of the source")
     images.add_argument("--strip-prefix", default="", help="take this off the front of every image path")
     images.add_argument("--skip-images", action="store_true", help="do not look at the images")
-    images.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="images decoded at once")
+    images.add_argument("--workers", type=int, default=default_workers(), help="processes that decode")
     args = parser.parse_args(argv)
     if args.source is None and not args.revision:
         parser.error(
@@ -107,7 +106,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"--output-dir {args.output_dir} is the folder of the source; give another one")
     if args.workers < 1:
         parser.error("--workers must be at least 1")
-    args.columns = dict(zip(COLUMN_NAMES, COLUMN_NAMES, strict=True)) | pairs(parser, "column", args.column)
+    args.columns = COLUMNS | pairs(parser, "column", args.column)
     args.splits = {"test": "test", "train": "train"} | pairs(parser, "split", args.split)
     return args
 
@@ -116,8 +115,8 @@ def pairs(parser: CommandParser, option: str, written: Sequence[str]) -> dict[st
     """The NAME=VALUE settings of an option, checked."""
     found = dict(text.partition("=")[::2] for text in written)
     for name, value in found.items():
-        if option == "column" and (name not in COLUMN_NAMES or not value):
-            parser.error(f"--column {name}={value}: give one of {', '.join(COLUMN_NAMES)} and its header")
+        if option == "column" and (name not in COLUMNS or not value):
+            parser.error(f"--column {name}={value}: give one of {', '.join(COLUMNS)} and its header")
         if option == "split" and value not in (*SPLITS, "skip"):
             parser.error(f"--split {name}={value}: the value means test, train or skip")
     return {name.strip().lower() if option == "split" else name: value for name, value in found.items()}
@@ -125,7 +124,6 @@ def pairs(parser: CommandParser, option: str, written: Sequence[str]) -> dict[st
 
 def get(args: argparse.Namespace) -> int:
     """Do it all; give the exit status. Raises RecordError where there is nothing to report on."""
-
     folder: Path = args.output_dir
     source, commit = args.source, None
     if source is None:
@@ -141,9 +139,7 @@ def get(args: argparse.Namespace) -> int:
             report.add(path, "sum_changed", "other bytes than the manifest of the run before says")
         conversion.read(files, args.columns, args.default_split)
         if not args.skip_images:
-            kept = folder / "image_checks.jsonl"
-            keep_checks_of(kept, root)
-            conversion.check_images(kept, args.workers)
+            conversion.check_images(folder / "image_checks.jsonl", args.workers)
         (folder / MANIFEST).unlink(missing_ok=True)  # from here on its sums are not those of the files
         written = conversion.finish()
         for name in written_before - {path.name for path in written.values()}:
@@ -157,17 +153,6 @@ def get(args: argparse.Namespace) -> int:
     print("\n".join([*conversion.table(), *report.lines(), *summary(report.facts)]))
     print(f"differs from the published tables, see {folder / DIFFERENCES}" if differs else "as published")
     return int(differs)
-
-
-def keep_checks_of(kept: Path, root: Path) -> None:
-    """Empty the list of checked images unless its first line says that they are those of this root.
-
-    Other files can have the same names, sizes and times under another root.
-    """
-
-    head = {"image": "", "image_root": str(root.resolve())}
-    if not kept.exists() or next((row for _, row in read_jsonl_with_faults(kept)), None) != head:
-        write_jsonl_atomic(kept, [head])
 
 
 def summary(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -219,7 +204,6 @@ def find_files(
     source: Path, selected: Sequence[str], columns: Mapping[str, str], output_dir: Path
 ) -> list[tuple[Path, str]]:
     """Give (file, layout) of the files to read, all of one layout. Raises RecordError if there are none."""
-
     if source.is_file():
         paths = [source]
     elif selected:

@@ -10,19 +10,206 @@ from functools import lru_cache
 from itertools import count
 from typing import Any
 
-from emocaliber.jsonl import (
-    JsonlAppender,
-    PathLike,
-    RecordError,
-    read_jsonl,
-    read_jsonl_with_faults,
-    write_jsonl_atomic,
-    write_text_atomic,
-)
+from emocaliber.jsonl import JsonlAppender as JsonlAppender
+from emocaliber.jsonl import PathLike, read_jsonl_with_faults
+from emocaliber.jsonl import RecordError as RecordError
+from emocaliber.jsonl import read_jsonl as read_jsonl
+from emocaliber.jsonl import write_jsonl_atomic as write_jsonl_atomic
+from emocaliber.jsonl import write_text_atomic as write_text_atomic
 from emocaliber.taxonomy import canonical_task, match_label, normalise_label
 
+Record = dict[str, Any]
+RECORD_INVALID = "record_invalid"
+"""The error type of a row that stands for a line of the data that is no valid record."""
+UNREADABLE_TASK = "invalid record"
+"""The task of a row whose own cannot be read."""
+shown = reprlib.Repr()
+"""Shows a value of any size on one short line."""
+shown.maxstring = shown.maxother = 80
 _SUM_TOLERANCE = 1e-3  # the probabilities may have been rounded
 _MOST_VOTES = 1e15  # beyond this a float no longer tells whole numbers apart
+_DEEPEST = 100  # levels: what can just be parsed could not be written again from deeper in a program
+_LONGEST_NAME = 1000  # of an id or a task that an invalid row keeps
+_LONGEST_MESSAGE = 400
+
+
+def read_records(*paths: PathLike, need_truth: bool = True) -> list[Record]:
+    """Read all rows of files, see `iterate_records`."""
+    return list(iterate_records(*paths, need_truth=need_truth))
+
+
+def iterate_records(*paths: PathLike, need_truth: bool = True) -> Iterator[Record]:
+    """Read and validate rows one by one; each has its own fields, an `id`, and the task's table name.
+
+    A row without an `id` gets one from its content, so that a test file and the predictions made from it
+    agree. Such a row may be repeated within a file, not in another file: the two would hold the same
+    predictions. `need_truth=False` accepts rows without `ground_truth`; otherwise a row may lack it only
+    where `posterior` or `votes` are in its place. Raises RecordError.
+    """
+    return (record for _, record in iterate_with_places(*paths, need_truth=need_truth, allow_invalid=False))
+
+
+def iterate_with_places(
+    *paths: PathLike, need_truth: bool = True, allow_invalid: bool = True
+) -> Iterator[tuple[str, Record]]:
+    """Read rows as `iterate_records` does, each with its place, `FILE:LINE`, for messages about it.
+
+    `allow_invalid`: a row that says of itself that it is no valid record (`is_invalid_record`) is given as
+    it is: predictions hold such rows, and have to count them.
+    """
+    seen: dict[str, tuple[PathLike, int]] = {}
+    for path in paths:
+        repeats: Counter[str] = Counter()
+        for number, record in read_jsonl(path):
+            where = f"{path}:{number}"
+            try:
+                if not (allow_invalid and is_invalid_record(record)):
+                    validate_record(record, need_truth=need_truth)
+            except RecordError as error:
+                raise RecordError(f"{where}: {error}") from None
+            record["task"] = canonical_task(record["task"])
+            identity = record.get("id")
+            remedy = "make ids unique"
+            if identity is None:
+                remedy = "give each row in one file only, or give repeats ids of their own"
+                identity = content_id(record)
+                repeats[identity] += 1
+                if repeats[identity] > 1:
+                    identity = f"{identity}-{repeats[identity]}"
+            identity = str(identity)
+            first = seen.get(identity)
+            if first is not None:
+                raise RecordError(
+                    f"{where}: id {shown.repr(identity)} is also that of {first[0]}:{first[1]}; {remedy}"
+                )
+            seen[identity] = (path, number)
+            yield where, {**record, "id": identity}
+
+
+def validate_record(record: Mapping[str, Any], *, need_truth: bool) -> None:
+    """Raise RecordError with the first of the `faults` of a row."""
+    for _, message in faults(record, need_truth=need_truth):
+        raise RecordError(message)
+
+
+def faults(record: Mapping[str, Any], *, need_truth: bool = True) -> Iterator[tuple[str, str]]:
+    """Yield (reason, message) of everything that keeps a row from being a valid record.
+
+    need_truth: a row needs a `ground_truth`, or a `posterior` or `votes` in its place. What it has of these
+    is to be sound in any case.
+    """
+    identity = record.get("id")
+    if isinstance(identity, bool) or not isinstance(identity, str | int | None):
+        yield "bad_id", f"id is {shown.repr(identity)}; make it a text or a whole number, or leave it out"
+    if identity == "":
+        yield "bad_id", "id is empty; leave it out to have one derived"
+    if not isinstance(record.get("task"), str) or not record["task"].strip():
+        yield "no_task", "no task; give its name, such as EmoSet-8 (names of your own are allowed)"
+    yield from faults_of_truth(record, need_truth=need_truth)
+    try:
+        record_images(record)
+    except RecordError as error:
+        yield "no_image", str(error)
+    question = "conversations ask nothing; put the question in as a text item of a user message"
+    try:
+        if not record_text(record).strip():
+            yield "no_question", question
+    except RecordError as error:
+        yield "no_question", str(error)
+    if not isinstance(record.get("response"), str | None):
+        yield "bad_response", f"response is {shown.repr(record['response'])}; make it the text of the model"
+
+
+def faults_of_truth(record: Mapping[str, Any], *, need_truth: bool = True) -> Iterator[tuple[str, str]]:
+    """Yield the faults of the candidates and of what is said to be true of them."""
+    try:
+        candidates = record_candidates(record)
+    except RecordError as error:
+        yield "candidates", str(error)
+        return
+    truth = record.get("ground_truth")
+    missing = "no ground_truth; give the true label, one of the candidates, or its posterior or votes"
+    try:
+        if soft_truth(record, tuple(candidates)) is None and truth is None and need_truth:
+            yield "no_truth", missing
+    except RecordError as error:
+        yield "soft_truth", str(error)
+    is_known = isinstance(truth, str) and (truth in candidates or match_label(truth, candidates) is not None)
+    if truth is not None and not is_known:
+        named = f"ground_truth {shown.repr(truth)} is not among the candidates {shown.repr(candidates)}"
+        yield "truth_not_a_candidate", f"{named}; correct one of them"
+
+
+def record_candidates(record: Mapping[str, Any]) -> list[str]:
+    """Give the candidate labels of a row. Raises RecordError if they are missing or not told apart."""
+    if "candidates" not in record:
+        raise RecordError("no candidates; give the list of labels to choose from")
+    candidates = record["candidates"]
+    if not isinstance(candidates, list) or not candidates:
+        raise RecordError(f"candidates is {shown.repr(candidates)}; make it a list of at least one label")
+    if all(isinstance(candidate, str) for candidate in candidates) and _are_told_apart(tuple(candidates)):
+        return list(candidates)
+    forms: set[str] = set()
+    for candidate in candidates:
+        form = normalise_label(candidate) if isinstance(candidate, str) else ""
+        if not form:
+            raise RecordError(f"candidates hold {shown.repr(candidate)}; make every one a word")
+        if form in forms:
+            raise RecordError(f"candidates hold {shown.repr(candidate)} twice; name each label once")
+        forms.add(form)
+    return list(candidates)
+
+
+@lru_cache(maxsize=256)
+def _are_told_apart(candidates: tuple[str, ...]) -> bool:
+    """Is every label a word, and no two the same; rows repeat the same few lists."""
+    forms = {normalise_label(candidate) for candidate in candidates}
+    return len(forms) == len(candidates) and "" not in forms
+
+
+def record_images(record: Mapping[str, Any]) -> list[str]:
+    """Give the image paths of a row, relative to the data root, from `images`, `image` or the messages.
+
+    Raises RecordError if there is none.
+    """
+    images = record.get("images") or record.get("image")
+    if not images:
+        images = [item.get("image") for item in _content_items(record) if item.get("type") == "image"]
+    images = [images] if isinstance(images, str) else images
+    if not isinstance(images, list) or not images:
+        raise RecordError("no image; give its path as `image` or as an image item of conversations")
+    for image in images:
+        if not isinstance(image, str) or not image.strip():
+            raise RecordError(f"an image is {shown.repr(image)}; make it a path relative to the data root")
+    return images
+
+
+def record_text(record: Mapping[str, Any]) -> str:
+    """Give what the user messages of a row ask, without the images. Raises RecordError."""
+    texts = [item.get("text") for item in _content_items(record) if item.get("type") == "text"]
+    return "\n".join(text for text in texts if isinstance(text, str))
+
+
+def _content_items(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Give the content items of the user messages; a message that is a plain text is one text item."""
+    messages = record.get("conversations")
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise RecordError("no conversations; give a list of chat messages with `role` and `content`")
+    items: list[Mapping[str, Any]] = []
+    for message in messages:
+        content = message.get("content")
+        if message.get("role") == "user" and isinstance(content, str):
+            items.append({"type": "text", "text": content})
+        elif message.get("role") == "user" and isinstance(content, list):
+            items.extend(item for item in content if isinstance(item, dict))
+    return items
+
+
+def content_id(record: Mapping[str, Any]) -> str:
+    """Give an id that depends on what is asked only: not on the answer, the truth or the place."""
+    parts = [record_images(record), record["task"], record_text(record), record["candidates"]]
+    digest = hashlib.sha256(json.dumps(parts).encode("ascii")).hexdigest()
+    return f"{record['task']}-{digest[:16]}"
 
 
 def soft_truth(record: Mapping[str, Any], candidates: tuple[str, ...]) -> dict[str, float] | None:
@@ -104,16 +291,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-Record = dict[str, Any]
-
-RECORD_INVALID = "record_invalid"
-"""The error type of a row that stands for a line of the data that is no valid record."""
-
-shown = reprlib.Repr()
-"""Shows a value of any size on one short line."""
-shown.maxstring = shown.maxother = 80
-
-
 def is_invalid_record(record: Mapping[str, Any]) -> bool:
     """Does a row stand for a line that is no valid record: an error of that type, an id, a task, no more?"""
     error = record.get("error")
@@ -122,116 +299,6 @@ def is_invalid_record(record: Mapping[str, Any]) -> bool:
         and error.get("type") == RECORD_INVALID
         and all(isinstance(record.get(name), str) and record[name].strip() for name in ("id", "task"))
     )
-
-
-def validate_record(record: Mapping[str, Any], *, need_truth: bool) -> None:
-    """Raise RecordError if a row is not a valid record; see `emocaliber.records.iterate_records`."""
-    identity = record.get("id")
-    if identity is not None and (isinstance(identity, bool) or not isinstance(identity, str | int)):
-        raise RecordError(f"id is {shown.repr(identity)}; make it a text or a whole number, or leave it out")
-    if identity == "":
-        raise RecordError("id is empty; leave it out to have one derived")
-    if not isinstance(record.get("task"), str) or not record["task"].strip():
-        raise RecordError("no task; give its name, such as EmoSet-8 (names of your own are allowed)")
-    candidates = record_candidates(record)
-    truth = record.get("ground_truth")
-    if truth is None and need_truth:
-        if not has_soft_truth(record):
-            raise RecordError(
-                "no ground_truth; give the true label, one of the candidates, or its posterior or votes"
-            )
-        soft_truth(record, tuple(candidates))  # it has to do as the truth
-    is_known = isinstance(truth, str) and (truth in candidates or match_label(truth, candidates) is not None)
-    if truth is not None and not is_known:
-        raise RecordError(
-            f"ground_truth {shown.repr(truth)} is not among the candidates {shown.repr(candidates)}; "
-            "correct one of them"
-        )
-    record_images(record)
-    if not record_text(record).strip():
-        raise RecordError("conversations ask nothing; put the question in as a text item of a user message")
-    if not isinstance(record.get("response", ""), str | None):
-        raise RecordError(f"response is {shown.repr(record['response'])}; make it the text of the model")
-
-
-def record_candidates(record: Mapping[str, Any]) -> list[str]:
-    """Give the candidate labels of a row. Raises RecordError if they are missing or not told apart."""
-    if "candidates" not in record:
-        raise RecordError("no candidates; give the list of labels to choose from")
-    candidates = record["candidates"]
-    if not isinstance(candidates, list) or not candidates:
-        raise RecordError(f"candidates is {shown.repr(candidates)}; make it a list of at least one label")
-    if all(isinstance(candidate, str) for candidate in candidates) and _are_told_apart(tuple(candidates)):
-        return list(candidates)
-    forms: set[str] = set()
-    for candidate in candidates:
-        form = normalise_label(candidate) if isinstance(candidate, str) else ""
-        if not form:
-            raise RecordError(f"candidates hold {shown.repr(candidate)}; make every one a word")
-        if form in forms:
-            raise RecordError(f"candidates hold {shown.repr(candidate)} twice; name each label once")
-        forms.add(form)
-    return list(candidates)
-
-
-@lru_cache(maxsize=256)
-def _are_told_apart(candidates: tuple[str, ...]) -> bool:
-    """Is every label a word, and no two the same; rows repeat the same few lists."""
-    forms = {normalise_label(candidate) for candidate in candidates}
-    return len(forms) == len(candidates) and "" not in forms
-
-
-def record_images(record: Mapping[str, Any]) -> list[str]:
-    """Give the image paths of a row, relative to the data root, from `images`, `image` or the messages.
-
-    Raises RecordError if there is none.
-    """
-    images = record.get("images") or record.get("image")
-    if not images:
-        images = [item.get("image") for item in _content_items(record) if item.get("type") == "image"]
-    images = [images] if isinstance(images, str) else images
-    if not isinstance(images, list) or not images:
-        raise RecordError("no image; give its path as `image` or as an image item of conversations")
-    for image in images:
-        if not isinstance(image, str) or not image.strip():
-            raise RecordError(f"an image is {shown.repr(image)}; make it a path relative to the data root")
-    return images
-
-
-def record_text(record: Mapping[str, Any]) -> str:
-    """Give what the user messages of a row ask, without the images. Raises RecordError."""
-    texts = [item.get("text") for item in _content_items(record) if item.get("type") == "text"]
-    return "\n".join(text for text in texts if isinstance(text, str))
-
-
-def _content_items(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Give the content items of the user messages; a message that is a plain text is one text item."""
-    messages = record.get("conversations")
-    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise RecordError("no conversations; give a list of chat messages with `role` and `content`")
-    items: list[Mapping[str, Any]] = []
-    for message in messages:
-        content = message.get("content")
-        if message.get("role") == "user" and isinstance(content, str):
-            items.append({"type": "text", "text": content})
-        elif message.get("role") == "user" and isinstance(content, list):
-            items.extend(item for item in content if isinstance(item, dict))
-    return items
-
-
-def content_id(record: Mapping[str, Any]) -> str:
-    """Give an id that depends on what is asked only: not on the answer, the truth or the place."""
-    parts = [record_images(record), record["task"], record_text(record), record["candidates"]]
-    digest = hashlib.sha256(json.dumps(parts).encode("ascii")).hexdigest()
-    return f"{record['task']}-{digest[:16]}"
-
-
-UNREADABLE_TASK = "invalid record"
-"""The task of a row whose own cannot be read."""
-
-_DEEPEST = 100  # levels: what can just be parsed could not be written again from deeper in a program
-_LONGEST_NAME = 1000  # of an id or a task that an invalid row keeps
-_LONGEST_MESSAGE = 400
 
 
 def read_records_keeping_invalid(path: PathLike) -> list[Record]:
@@ -270,8 +337,6 @@ def _valid_row(record: Record, repeats: Counter[str]) -> Record:
     if _is_too_deep(record, _DEEPEST):
         raise RecordError(f"nested more than {_DEEPEST} levels deep; flatten it")
     validate_record(record, need_truth=False)
-    if has_soft_truth(record):
-        soft_truth(record, tuple(record["candidates"]))
     row = {**record, "task": canonical_task(record["task"])}
     if record.get("id") is not None:
         return {**row, "id": str(record["id"])}
@@ -339,79 +404,6 @@ def _is_too_deep(value: Any, levels: int) -> bool:
         inside = value.values() if isinstance(value, dict) else value
         return levels == 0 or any(_is_too_deep(one, levels - 1) for one in inside)
     return False
-
-
-__all__ = [
-    "RECORD_INVALID",
-    "JsonlAppender",
-    "Record",
-    "RecordError",
-    "is_invalid_record",
-    "iterate_records",
-    "iterate_with_places",
-    "merge_by_id",
-    "read_jsonl",
-    "read_records",
-    "read_records_keeping_invalid",
-    "record_candidates",
-    "record_images",
-    "record_text",
-    "write_jsonl_atomic",
-    "write_text_atomic",
-]
-
-
-def read_records(*paths: PathLike, need_truth: bool = True) -> list[Record]:
-    """Read all rows of files, see `iterate_records`."""
-    return list(iterate_records(*paths, need_truth=need_truth))
-
-
-def iterate_records(*paths: PathLike, need_truth: bool = True) -> Iterator[Record]:
-    """Read and validate rows one by one; each has its own fields, an `id`, and the task's table name.
-
-    A row without an `id` gets one from its content, so that a test file and the predictions made from it
-    agree. Such a row may be repeated within a file, not in another file: the two would hold the same
-    predictions. `need_truth=False` accepts rows without `ground_truth`; otherwise a row may lack it only
-    where `posterior` or `votes` are in its place. Raises RecordError.
-    """
-    return (record for _, record in iterate_with_places(*paths, need_truth=need_truth, allow_invalid=False))
-
-
-def iterate_with_places(
-    *paths: PathLike, need_truth: bool = True, allow_invalid: bool = True
-) -> Iterator[tuple[str, Record]]:
-    """Read rows as `iterate_records` does, each with its place, `FILE:LINE`, for messages about it.
-
-    `allow_invalid`: a row that says of itself that it is no valid record (`is_invalid_record`) is given as
-    it is: predictions hold such rows, and have to count them.
-    """
-    seen: dict[str, tuple[PathLike, int]] = {}
-    for path in paths:
-        repeats: Counter[str] = Counter()
-        for number, record in read_jsonl(path):
-            where = f"{path}:{number}"
-            try:
-                if not (allow_invalid and is_invalid_record(record)):
-                    validate_record(record, need_truth=need_truth)
-            except RecordError as error:
-                raise RecordError(f"{where}: {error}") from None
-            record["task"] = canonical_task(record["task"])
-            identity = record.get("id")
-            remedy = "make ids unique"
-            if identity is None:
-                remedy = "give each row in one file only, or give repeats ids of their own"
-                identity = content_id(record)
-                repeats[identity] += 1
-                if repeats[identity] > 1:
-                    identity = f"{identity}-{repeats[identity]}"
-            identity = str(identity)
-            first = seen.get(identity)
-            if first is not None:
-                raise RecordError(
-                    f"{where}: id {shown.repr(identity)} is also that of {first[0]}:{first[1]}; {remedy}"
-                )
-            seen[identity] = (path, number)
-            yield where, {**record, "id": identity}
 
 
 def merge_by_id(inputs: Iterable[Record], outputs: Iterable[Record]) -> list[Record]:

@@ -27,7 +27,6 @@ _MOST_LINES = 30
 
 def write_report(folder: Path, images: SharedImages, left_out: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Write every file into the folder; gives what leakage.json holds."""
-
     leaks = list(images.leaks())
     n_pairs: Counter[str] = Counter()
 

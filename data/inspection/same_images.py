@@ -7,17 +7,13 @@ from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations, pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data.inspection.rows import Row
 from emocaliber.images import inspect_image, open_rgb, pixels_sha256
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 
 N_BITS = 64
 N_FINE_BITS = 256
@@ -61,8 +57,6 @@ def pairs_within(hashes: NDArray[np.uint64], radius: int) -> tuple[NDArray[np.in
     Returns:
         first, second [pairs]: places in `hashes`, first < second, in ascending order.
     """
-    import numpy as np
-
     n = len(hashes)
     found: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
     for mask in _key_masks(n, radius):
@@ -83,8 +77,6 @@ def pairs_within(hashes: NDArray[np.uint64], radius: int) -> tuple[NDArray[np.in
 
 def _key_masks(n: int, radius: int) -> list[np.uint64]:
     """The bits to sort by, one mask for each choice of parts."""
-    import numpy as np
-
     wanted_bits = math.log2(max(n, 2))
     in_key = 1
     while in_key < _MOST_PARTS_IN_KEY and in_key * N_BITS / (radius + in_key) < wanted_bits:
@@ -110,6 +102,12 @@ class Fingerprint(NamedTuple):
     pixels_sha256: bytes
     phash: int
     fine_phash: bytes
+
+
+def as_fingerprint(facts: Mapping[str, Any]) -> Fingerprint:
+    """What `fingerprint` gives, as it is held in memory."""
+    digests = (bytes.fromhex(facts[name]) for name in ("sha256", "pixels_sha256"))
+    return Fingerprint(*digests, int(facts["phash"], 16), bytes.fromhex(facts["fine_phash"]))
 
 
 @dataclass(frozen=True)

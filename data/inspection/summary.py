@@ -8,22 +8,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data.inspection.rows import Row
-from emocaliber.images import inspect_image
+from emocaliber.images import ImageFault, inspect_image
 from emocaliber.jsonl import RecordError
 from emocaliber.prompts import SYSTEM_PROMPT
 from emocaliber.report.tables import free_table, printable
 from emocaliber.taxonomy import task_group, task_sort_key
 
-ImageFacts = tuple[int, int, str, str]
+Form = tuple[int, int, str, str]
 """Width and height in pixels as shown, format and mode."""
 _QUANTILES = {"min": 0, "p5": 5, "median": 50, "p95": 95, "max": 100}
 
 
 def image_facts(path: str) -> dict[str, Any]:
     """Size, format and mode of an image from its header; raises ImageFault."""
-
     facts = inspect_image(path, decode=False)
     return {"width": facts.width, "height": facts.height, "format": facts.format, "mode": facts.mode}
+
+
+def form_of(facts: Mapping[str, Any]) -> Form:
+    """What `image_facts` gives, as it is held in memory."""
+    return facts["width"], facts["height"], facts["format"], facts["mode"]
 
 
 def is_chat(record: Mapping[str, Any]) -> bool:
@@ -53,7 +57,7 @@ class Description:
         self.labels.setdefault(row.task, {}).setdefault(row.split, Counter())[row.label] += 1
         self.images[row.split].update(row.files)
 
-    def add_images(self, rows: Sequence[Row], facts: Mapping[str, ImageFacts]) -> None:
+    def add_images(self, rows: Sequence[Row], facts: Mapping[str, Form]) -> None:
         """Take in what is known of the images, each once a split."""
         for split, files in self.images.items():
             known = [facts[file] for file in sorted(files) if file in facts]
@@ -111,7 +115,7 @@ def _by_group(tasks: Mapping[str, int]) -> dict[str, int]:
     return dict(groups)
 
 
-def unreadable(rows: Sequence[Row], faults: Mapping[str, tuple[str, str]]) -> list[dict[str, Any]]:
+def unreadable(rows: Sequence[Row], faults: Mapping[str, ImageFault]) -> list[dict[str, Any]]:
     """One entry for every image that cannot be read: the first row that names it, how many do, and why."""
     first: dict[str, Row] = {}
     n_rows: Counter[str] = Counter()
@@ -121,9 +125,9 @@ def unreadable(rows: Sequence[Row], faults: Mapping[str, tuple[str, str]]) -> li
                 first.setdefault(file, row)
                 n_rows[file] += 1
     return [
-        {"where": row.where, "id": row.id, "n_rows": n_rows[file], "reason": reason, "message": message}
+        {"where": row.where, "id": row.id, "n_rows": n_rows[file]}
+        | {"reason": faults[file].reason, "message": faults[file].message}
         for file, row in first.items()
-        for reason, message in [faults[file]]
     ]
 
 
@@ -222,7 +226,7 @@ class TokenCounter:
     def lengths(
         self,
         rows: Iterable[tuple[Row, Mapping[str, Any]]],
-        facts: Mapping[str, tuple[int, int, str, str]],
+        facts: Mapping[str, Form],
     ) -> dict[str, dict[str, list[int]]]:
         """Split -> part -> tokens of each row whose images could all be read."""
         from tqdm import tqdm

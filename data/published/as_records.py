@@ -12,7 +12,7 @@ from typing import Any
 
 from emocaliber.jsonl import RecordError
 from emocaliber.prompts import conversation, user_prompt
-from emocaliber.records import record_candidates, record_images, record_text
+from emocaliber.records import record_candidates, record_images, record_text, shown
 from emocaliber.taxonomy import (
     PUBLISHED_TEST_ROWS,
     PUBLISHED_TRAIN_ROWS,
@@ -55,15 +55,15 @@ class RecordMaker:
         """Give the record, without an id where the row has none. Raises Unusable."""
         task = content.get("task")
         if not isinstance(task, str) or not task.strip():
-            raise Unusable("no_task", f"task is {_shown(task)}; give its name")
+            raise Unusable("no_task", f"task is {shown.repr(task)}; give its name")
         task = canonical_task(task)
         candidates = _candidates_of(content, task)
         truth = content.get("ground_truth")
         if not isinstance(truth, str) or not truth.strip():
-            raise Unusable("no_truth", f"ground_truth is {_shown(truth)}; give one label")
+            raise Unusable("no_truth", f"ground_truth is {shown.repr(truth)}; give one label")
         label = match_label(truth, candidates)
         if label is None:
-            raise Unusable("truth_not_a_candidate", f"{_shown(truth)} is not among {candidates}")
+            raise Unusable("truth_not_a_candidate", f"{shown.repr(truth)} is not among {candidates}")
         try:
             written = record_images({"conversations": [], **content})
         except RecordError as error:
@@ -85,12 +85,12 @@ class RecordMaker:
             if not under:
                 raise Unusable(
                     "image_outside_root",
-                    f"{_shown(written)} is not under {roots[0]}; set --image-root or --strip-prefix",
+                    f"{shown.repr(written)} is not under {roots[0]}; set --image-root or --strip-prefix",
                 )
             path = path.relative_to(under[0])
         normal = posixpath.normpath(str(path))
         if normal in (".", "..") or normal.startswith("../") or "\0" in normal:
-            raise Unusable("image_outside_root", f"{_shown(written)} is not under the image root")
+            raise Unusable("image_outside_root", f"{shown.repr(written)} is not under the image root")
         return normal
 
     def _conversations(
@@ -120,7 +120,7 @@ class RecordMaker:
 def _candidates_of(content: Mapping[str, Any], task: str) -> list[str]:
     if content.get("candidates") is None:
         if task not in TASKS:
-            raise Unusable("no_candidates", f"no candidates, and task {_shown(task)} is not of the nine")
+            raise Unusable("no_candidates", f"no candidates, and task {shown.repr(task)} is not of the nine")
         return list(TASKS[task].labels)
     try:
         return record_candidates(content)
@@ -133,7 +133,7 @@ def _identity(content: Mapping[str, Any]) -> dict[str, str]:
     if identity is None:
         return {}
     if identity == "" or isinstance(identity, bool) or not isinstance(identity, str | int):
-        raise Unusable("bad_id", f"id is {_shown(identity)}; make it a text or a whole number")
+        raise Unusable("bad_id", f"id is {shown.repr(identity)}; make it a text or a whole number")
     return {"id": str(identity)}
 
 
@@ -141,14 +141,9 @@ def _name_images(messages: Sequence[Mapping[str, Any]], images: Sequence[str]) -
     """Put the paths into the image items, in their order."""
     contents = [message.get("content") for message in messages if message.get("role") == "user"]
     items = [item for content in contents if isinstance(content, list) for item in content]
-    shown = [item for item in items if isinstance(item, dict) and item.get("type") == "image"]
-    for item, image in zip(shown, images, strict=False):
+    images_shown = [item for item in items if isinstance(item, dict) and item.get("type") == "image"]
+    for item, image in zip(images_shown, images, strict=False):
         item["image"] = image
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def differences(content: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -156,20 +151,20 @@ def differences(content: Mapping[str, Any], record: Mapping[str, Any]) -> Iterat
     task, candidates, label = record["task"], record["candidates"], record["ground_truth"]
     known = TASKS.get(task)
     if known is None:
-        yield "unknown_task", f"task {_shown(task)} is not one of {', '.join(TASKS)}"
+        yield "unknown_task", f"task {shown.repr(task)} is not one of {', '.join(TASKS)}"
     else:
         absent = [name for name in known.labels if match_label(name, candidates) is None]
         more = [name for name in candidates if match_label(name, known.labels) is None]
         if absent or more:
             yield "candidates_differ", f"{task} without {absent}, with {more}"
         if match_label(label, known.labels) is None:
-            yield "label_not_in_taxonomy", f"{task} has no label {_shown(label)}"
+            yield "label_not_in_taxonomy", f"{task} has no label {shown.repr(label)}"
     if content.get("candidates") is None:
         yield "candidates_added", f"no candidates are given; those of {task} were put in"
     if content["task"] != task:
-        yield "task_respelt", f"{_shown(content['task'])} is {task}"
+        yield "task_respelt", f"{shown.repr(content['task'])} is {task}"
     if content["ground_truth"] != label:
-        yield "label_respelt", f"{_shown(content['ground_truth'])} is {label!r}"
+        yield "label_respelt", f"{shown.repr(content['ground_truth'])} is {label!r}"
     if normalise_label(record_text(record)) not in _our_questions(tuple(candidates)):
         yield "question_differs", "the question is not worded as this repository words it"
 

@@ -7,8 +7,6 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,56 +20,15 @@ from data.published.as_records import (
     differences,
 )
 from data.published.layouts import Entry, read_entries
-from emocaliber.images import ImageFault, inspect_image
-from emocaliber.jsonl import JsonlAppender, read_jsonl, write_jsonl_atomic, write_text_atomic
+from emocaliber.image_scan import ImageMemory
+from emocaliber.images import ImageFault
+from emocaliber.jsonl import JsonlAppender, write_jsonl_atomic, write_text_atomic
 from emocaliber.provenance import file_sha256
 from emocaliber.records import iterate_records
 from emocaliber.taxonomy import task_sort_key
 
 _SAMPLED_FOR_ADVICE = 100
-_IN_FLIGHT = 256
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
-
-
-def check_images(root: Path, images: Sequence[str], kept: Path, workers: int) -> Iterator[dict[str, Any]]:
-    """Decode every image and yield its row {image, size, mtime_ns, sha256, …} or {image, reason, message}.
-
-    Rows are appended to `kept` as they come; an image that is unchanged since its row there is not read
-    again, so that an interrupted check goes on. One whose bytes have changed since has `was_sha256`.
-    """
-    from tqdm import tqdm
-
-    if kept.exists():
-        JsonlAppender(kept).close()  # mends a last line that was cut off
-    known = {str(row.get("image")): row for _, row in read_jsonl(kept)} if kept.exists() else {}
-    progress = tqdm(total=len(images), desc="images", unit="image", mininterval=1.0)
-    pending = iter(images)
-    with JsonlAppender(kept) as appender, ThreadPoolExecutor(workers) as pool, progress:
-        while window := list(islice(pending, _IN_FLIGHT)):
-            for row in pool.map(lambda image: _check_image(root, image, known.get(image)), window):
-                if "sha256" in row and row is not known.get(row["image"]):
-                    appender.write({name: value for name, value in row.items() if name != "was_sha256"})
-                progress.update()
-                yield row
-
-
-def _check_image(root: Path, image: str, known: dict[str, Any] | None) -> dict[str, Any]:
-
-    stamp: dict[str, Any] = {"image": image}
-    try:
-        status = os.stat(root / image)
-        stamp |= {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
-    except (OSError, ValueError):
-        pass  # inspect_image says why
-    if known is not None and stamp.items() <= known.items() and "size" in stamp:
-        return known
-    try:
-        facts = asdict(inspect_image(root / image))
-    except ImageFault as fault:
-        return stamp | {"reason": fault.reason, "message": fault.message}
-    if known is not None and known.get("sha256") != facts["sha256"]:
-        facts["was_sha256"] = known.get("sha256")
-    return stamp | facts
 
 
 def advise_on_missing(root: Path, missing: Sequence[str]) -> str:
@@ -234,22 +191,24 @@ class Conversion:
             self._report.add(where, reason, f"{image}, here in {split}, is also in {first}, as {label!r}")
 
     def check_images(self, kept: Path, workers: int) -> None:
-        """Decode every image once, and report those that cannot be."""
+        """Decode every image once, and report those that cannot be; `kept` remembers what they held."""
         forms: Counter[str] = Counter()
         missing: list[str] = []
-        for row in check_images(self._maker.image_root, list(self._images), kept, workers):
-            image, where = row["image"], self._images[row["image"]]
-            if "reason" in row:
-                self._report.add(where, row["reason"], row["message"])
-                missing += [image] if row["reason"] == "image_missing" else []
-                continue
-            forms.update(["usable", row["format"], row["mode"]])
-            forms["EXIF-rotated"] += row["exif_rotated"]
-            forms["animated"] += row["n_frames"] > 1
-            if row["wrong_extension"]:
-                self._report.add(where, "wrong_extension", f"{image} is {row['format']}")
-            if "was_sha256" in row:
-                self._report.add(where, "sum_changed", f"{image}: other bytes than at the check before")
+        paths = (os.path.abspath(self._maker.image_root / image) for image in self._images)
+        with ImageMemory(kept) as memory:
+            looked = memory.scan(paths, len(self._images), workers=workers)
+            for (image, where), (_, found) in zip(self._images.items(), looked, strict=True):
+                if isinstance(found, ImageFault):
+                    self._report.add(where, found.reason, found.message)
+                    missing += [image] if found.reason == "image_missing" else []
+                    continue
+                forms.update(["usable", found["format"], found["mode"]])
+                forms["EXIF-rotated"] += found["exif_rotated"]
+                forms["animated"] += found["n_frames"] > 1
+                if found["wrong_extension"]:
+                    self._report.add(where, "wrong_extension", f"{image} is {found['format']}")
+                if found.get("before", {}).get("sha256", found["sha256"]) != found["sha256"]:
+                    self._report.add(where, "sum_changed", f"{image}: other bytes than at the check before")
         self._report.facts["images"] = {"checked": len(self._images)} | forms
         if missing:
             self._report.facts["advice"] = advise_on_missing(self._maker.image_root, missing)

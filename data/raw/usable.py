@@ -11,6 +11,7 @@ from pathlib import Path
 
 from data.raw.readers import READERS, RawImage, ReaderSettings
 from data.raw.scan import scan, storable
+from emocaliber.image_scan import ImageMemory
 from emocaliber.jsonl import JsonlAppender, RecordError
 
 LISTED_FIELDS = ("dataset", "where", "reason", "message")
@@ -71,7 +72,7 @@ class UseSettings:
 def usable_images(
     raw: Mapping[str, Path],
     settings: UseSettings,
-    kept: sqlite3.Connection,
+    memory: ImageMemory,
     database: sqlite3.Connection,
     workers: int,
     rejected: Listing,
@@ -79,12 +80,11 @@ def usable_images(
 ) -> None:
     """Read and scan the releases; list what is left out, and what is unusual about the rest, the `image`s.
 
-    kept: the database of the scan; database: that of the build.
     Raises RecordError for a release without an image that can be used.
     """
     for dataset, root in raw.items():
         _read(dataset, root, settings.reading, database, rejected)
-    _scan(raw, kept, database, workers)
+    _scan(raw, memory, database, workers)
     for dataset, root in raw.items():
         _list_unreadable(dataset, database, rejected)
         if not one_of_each(dataset, settings, database, rejected, noted):
@@ -113,15 +113,13 @@ def _read(
     database.commit()
 
 
-def _scan(
-    raw: Mapping[str, Path], kept: sqlite3.Connection, database: sqlite3.Connection, workers: int
-) -> None:
+def _scan(raw: Mapping[str, Path], memory: ImageMemory, database: sqlite3.Connection, workers: int) -> None:
     (n_files,) = database.execute(
         "SELECT count(*) FROM (SELECT DISTINCT dataset, path FROM listed)"
     ).fetchone()
     listed = database.execute("SELECT DISTINCT dataset, path FROM listed ORDER BY dataset, path")
     files = ((f"{dataset}/{path}", raw[dataset] / path) for dataset, path in listed)
-    for name, found in scan(files, n_files, kept, workers):
+    for name, found in scan(files, n_files, memory, workers):
         dataset, _, path = name.partition("/")
         about = (found.reason, storable(found.message), json.dumps(found.notes))
         database.execute(

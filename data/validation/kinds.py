@@ -16,7 +16,7 @@ from data.validation import rows as row_checks
 from data.validation.rows import Faults, Row, images_of_chat, text_of
 from emocaliber.images import ImageFault, inspect_image
 from emocaliber.jsonl import JsonlAppender, RecordError
-from emocaliber.records import record_candidates, record_images
+from emocaliber.records import faults, record_candidates, record_images
 from emocaliber.response import SECTIONS, parse
 from emocaliber.scoring import response_of
 from emocaliber.taxonomy import canonical_task, task_sort_key
@@ -39,7 +39,6 @@ REMEDIES = {
     "not_json": "write one JSON object a line, in UTF-8",
     "not_an_object": "write one JSON object a line",
     "other_kind": "keep rows of one kind in a file",
-    "bad_id": "make it a text or a whole number, or leave it out",
     "repeated_id": "make ids unique",
     "not_answered": "run the same inference command again: it goes on where it stopped",
     "bad_images": "name one image for each <image> of the messages",
@@ -98,7 +97,7 @@ def kind_of_file(rows: Iterable[Row]) -> str | None:
 
 
 CHECKS: dict[str, Callable[[Row], Faults]] = {
-    "records": row_checks.check_record,
+    "records": faults,
     "predictions": row_checks.check_prediction,
     "captions": row_checks.check_chat,
     "stage1_chats": row_checks.check_stage1_chat,

@@ -10,7 +10,7 @@ from typing import Any
 
 from emocaliber.jsonl import RecordError
 from emocaliber.mini.scene import Scene
-from emocaliber.records import record_candidates, record_images, record_text, soft_truth
+from emocaliber.records import faults, faults_of_truth, shown
 from emocaliber.response import SECTIONS, parse
 from emocaliber.reward_log import rollout_of
 from emocaliber.taxonomy import TASKS, canonical_task, match_label
@@ -23,53 +23,16 @@ _LISTED = re.compile(r"from (\[[^\[\]]*\])")
 _IMAGE_MARK = "<image>"
 
 
-def check_record(row: Row) -> Faults:
-    """The rules of `emocaliber.records`, but every fault and not the first only."""
-    identity = row.get("id")
-    if identity == "" or isinstance(identity, bool) or not isinstance(identity, str | int | None):
-        yield "bad_id", f"id is {_shown(identity)}"
-    if not isinstance(row.get("task"), str) or not row["task"].strip():
-        yield "no_task", f"task is {_shown(row.get('task'))}; give its name"
-    yield from _check_truth(row)
-    try:
-        record_images(row)
-    except RecordError as error:
-        yield "no_image", str(error)
-    try:
-        if not record_text(row).strip():
-            yield "no_question", "conversations ask nothing; put the question in as a text item of the user"
-    except RecordError as error:
-        yield "no_question", str(error)
-
-
-def _check_truth(row: Row) -> Faults:
-    try:
-        candidates = record_candidates(row)
-    except RecordError as error:
-        yield "candidates", str(error)
-        return
-    truth = row.get("ground_truth")
-    try:
-        if soft_truth(row, tuple(candidates)) is None and truth is None:
-            yield "no_truth", "no ground_truth; give the true label, or its posterior or votes"
-    except RecordError as error:
-        yield "soft_truth", str(error)
-    if truth is not None and (not isinstance(truth, str) or match_label(truth, candidates) is None):
-        yield "truth_not_a_candidate", f"ground_truth {_shown(truth)} is not among {_shown(candidates)}"
-
-
 def check_prediction(row: Row) -> Faults:
     """A record, and what the model answered or why it did not."""
-    yield from check_record(row)
+    yield from faults(row)
     response, error, samples = row.get("response"), row.get("error"), row.get("samples")
     if response is None and error is None and samples is None:
         yield "not_answered", "neither response nor error"
-    if not isinstance(response, str | None):
-        yield "bad_response", f"response is {_shown(response)}; make it the text of the model"
     if error is not None and not (isinstance(error, dict) and {"type", "message"} <= error.keys()):
-        yield "bad_error", f"error is {_shown(error)}; make it {{type, message}}, or null"
+        yield "bad_error", f"error is {shown.repr(error)}; make it {{type, message}}, or null"
     if samples is not None and not (isinstance(samples, list) and all(isinstance(s, str) for s in samples)):
-        yield "bad_samples", f"samples is {_shown(samples)}; make it a list of texts"
+        yield "bad_samples", f"samples is {shown.repr(samples)}; make it a list of texts"
 
 
 def check_chat(row: Row) -> Faults:
@@ -80,7 +43,7 @@ def check_chat(row: Row) -> Faults:
         return
     for message in messages:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            yield "no_chat", f"a message is {_shown(message)}; give role and content"
+            yield "no_chat", f"a message is {shown.repr(message)}; give role and content"
             return
         if not text_of(message).strip():
             yield "no_chat", f"the message of {message['role']} is empty"
@@ -101,13 +64,13 @@ def _check_image_marks(row: Row) -> Faults:
 
 def check_stage1_chat(row: Row) -> Faults:
     """The grammar of answers without a confidence; the answer is the truth."""
-    faults = list(_check_answer(row))
-    yield from faults
+    wrong = list(_check_answer(row))
+    yield from wrong
     truth, candidates = row.get("ground_truth"), candidates_of(row)
-    if not faults and isinstance(truth, str) and candidates:
+    if not wrong and isinstance(truth, str) and candidates:
         label = parse(_answer_of(row), candidates).label
         if label != match_label(truth, candidates):
-            yield "answer_not_truth", f"the answer is {label!r}, ground_truth {_shown(truth)}"
+            yield "answer_not_truth", f"the answer is {label!r}, ground_truth {shown.repr(truth)}"
 
 
 def check_stage2_chat(row: Row) -> Faults:
@@ -120,9 +83,9 @@ def check_stage2_chat(row: Row) -> Faults:
 
 
 def _check_answer(row: Row) -> Faults:
-    faults = list(check_chat(row))
-    yield from faults
-    if any(reason == "no_chat" for reason, _ in faults):
+    wrong = list(check_chat(row))
+    yield from wrong
+    if any(reason == "no_chat" for reason, _ in wrong):
         return
     candidates = candidates_of(row)
     parsed = parse(_answer_of(row), candidates or [])
@@ -134,7 +97,7 @@ def _check_answer(row: Row) -> Faults:
     elif candidates is None:
         yield "candidates", "neither the row, its question nor its task says the candidates; add them"
     elif parsed.label is None:
-        yield "answer", f"{parsed.label_reason}: …{_answer_of(row)[-60:]!r} of {_shown(candidates)}"
+        yield "answer", f"{parsed.label_reason}: …{_answer_of(row)[-60:]!r} of {shown.repr(candidates)}"
 
 
 def check_rl_chat(row: Row) -> Faults:
@@ -146,8 +109,8 @@ def check_rl_chat(row: Row) -> Faults:
     if not messages or messages[-1].get("role") != "user" or not text_of(messages[-1]).strip():
         yield "no_chat", "the last message is not the user's question"
     if not isinstance(row.get("task"), str):
-        yield "no_task", f"task is {_shown(row.get('task'))}; the reward is logged by it"
-    yield from _check_truth({name: row[name] for name in ("candidates", "ground_truth") if name in row})
+        yield "no_task", f"task is {shown.repr(row.get('task'))}; the reward is logged by it"
+    yield from faults_of_truth({name: row[name] for name in ("candidates", "ground_truth") if name in row})
     yield from _check_image_marks(row)
 
 
@@ -161,26 +124,24 @@ def check_verl_row(row: Row) -> Faults:
     named = {"candidates": extra.get("candidates"), "ground_truth": model.get("ground_truth")}
     yield from check_rl_chat(chat | {name: value for name, value in named.items() if value is not None})
     if extra.get("task") not in (None, row.get("data_source")):
-        yield "columns", f"data_source {_shown(row.get('data_source'))}, task {_shown(extra['task'])}"
+        yield "columns", f"data_source {shown.repr(row.get('data_source'))}, task {shown.repr(extra['task'])}"
 
 
 def check_rollout(row: Row) -> Faults:
     """A line of the reward log."""
-
     try:
         rollout_of(row, "")
     except RecordError as error:
         yield "not_a_rollout", str(error).removeprefix(": ").partition(";")[0]
     for name in ("response", "truth"):
         if not isinstance(row.get(name), str):
-            yield "not_a_rollout", f"{name} is {_shown(row.get(name))}"
+            yield "not_a_rollout", f"{name} is {shown.repr(row.get(name))}"
 
 
 def check_scene(row: Row) -> Faults:
     """A line of test_scenes.jsonl."""
-
     if not isinstance(row.get("id"), str):
-        yield "bad_id", f"id is {_shown(row.get('id'))}"
+        yield "bad_id", f"id is {shown.repr(row.get('id'))}"
     try:
         Scene.from_json(row["scene"])
     except (KeyError, TypeError) as error:
@@ -234,8 +195,3 @@ def _answer_of(row: Row) -> str:
     messages = row.get("messages")
     last = messages[-1] if isinstance(messages, list) and messages else None
     return text_of(last) if isinstance(last, dict) else ""
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:79]}…"

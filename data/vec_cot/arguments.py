@@ -157,7 +157,6 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
 def check_server(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """End with one line, which repeats neither, for an address or a key that can be none."""
-
     if not is_server_url(args.teacher_url):
         parser.error("--teacher-url: give http(s)://HOST[:PORT]/v1; a key goes into the environment variable")
     try:

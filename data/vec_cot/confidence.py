@@ -23,7 +23,6 @@ def read_samples(path: Path) -> dict[str, list[str]]:
 
     Raises RecordError, also for `samples` that are no list of texts.
     """
-
     samples: dict[str, list[str]] = {}
     for row in read_records(path):
         written = [] if row.get("samples") is None else row["samples"]
@@ -53,7 +52,6 @@ def chat_with_confidence(record: dict[str, Any], samples: Sequence[str]) -> dict
 
     Raises RecordError for a record whose chain does not conclude with its ground truth.
     """
-
     truth, candidates = record.get("ground_truth"), record["candidates"]
     reasoning = record.get("reasoning")
     if not isinstance(reasoning, dict) or not str(reasoning.get("analysis")).endswith(f" {truth}."):

@@ -34,7 +34,6 @@ class Rejected(Exception):
 
 def build(args: argparse.Namespace) -> None:
     """Write the files and print the counts. Raises RecordError where there is nothing sound to write."""
-
     records = list(read_jsonl(args.records))
     if not records:
         raise RecordError(f"{args.records}: no rows; give the records of stage 3")
@@ -114,7 +113,6 @@ def usable_rows(
 
 def as_chat(record: dict[str, Any], seen: set[str]) -> dict[str, Any]:
     """The record as ms-swift reads it, image paths as they were. Raises Rejected."""
-
     if not isinstance(record.get("task"), str) or not record["task"].strip():
         raise Rejected("no_task", "no task; give its name")
     task = canonical_task(record["task"])

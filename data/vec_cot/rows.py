@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, islice
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from data.vec_cot.rl_rows import Rejected, as_chat
-from emocaliber.images import ImageFault, inspect_image
-from emocaliber.jsonl import JsonlAppender, RecordError, read_jsonl
+from emocaliber.image_scan import ImageMemory, decoded
+from emocaliber.jsonl import read_jsonl
 
 TRUTHS = ("posterior", "votes")
 
@@ -92,80 +89,26 @@ def _check_unicode(chat: Mapping[str, Any]) -> None:
 
 
 def with_pixels(
-    rows: Sequence[Row], root: Path, known_images: Path, threads: int, rejected: list[dict[str, Any]]
+    rows: Sequence[Row], root: Path, known_images: Path, workers: int, rejected: list[dict[str, Any]]
 ) -> list[Row]:
     """Decode every image once and give the rows whose image is sound; put the others into `rejected`.
 
-    `known_images`: file that remembers what was decoded, by root, path, size and times of change, so that a
-    build that goes on decodes new images only. Raises MemoryError, as `inspect_image` does.
+    `known_images` remembers what was decoded, so that a build that goes on decodes new images only.
+    Raises MemoryError, as `inspect_image` does.
     """
-    from tqdm import tqdm
-
-    known = _read_known(known_images)
-    pixels: dict[str, str] = {}
-    faults: dict[str, ImageFault] = {}
-    images = list(dict.fromkeys(row.image for row in rows))
-    with JsonlAppender(known_images) as appender, ThreadPoolExecutor(threads) as pool:
-        looked_at = _ahead(pool, images, root, known, 4 * threads)
-        progress = tqdm(looked_at, "images", len(images), unit="image", mininterval=1.0, file=sys.stderr)
-        for image, future in progress:
-            try:
-                found = future.result()
-            except ImageFault as error:
-                faults[image] = error
-                continue
-            pixels[image] = found["pixels_sha256"]
-            if known.get(image) != found:
-                appender.write({"image": image} | found)
+    root = root.resolve()
+    with ImageMemory(known_images) as memory:
+        files = (str(root / row.image) for row in rows)
+        pixels, faults = memory.gather(files, decoded, lambda facts: facts["pixels_sha256"], workers=workers)
     sound = []
     for row in rows:
-        if row.image in faults:
-            fault = faults[row.image]
+        fault = faults.get(file := str(root / row.image))
+        if fault is not None:
             rejected.append(rejection(row.where, row.id, row.task, fault.reason, fault.message))
         else:
-            row.pixels = pixels[row.image]
+            row.pixels = pixels[file]
             sound.append(row)
     return sound
-
-
-def _read_known(path: Path) -> dict[str, dict[str, Any]]:
-    if not path.exists():
-        return {}
-    with JsonlAppender(path):
-        pass  # repairs a last line that was cut off
-    try:
-        return {row.pop("image"): row for _, row in read_jsonl(path)}
-    except KeyError:
-        raise RecordError(f"{path}: a line without `image`; remove the file") from None
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, images: Iterable[str], root: Path, known: dict[str, Any], ahead: int
-) -> Iterator[tuple[str, Future[dict[str, Any]]]]:
-    """Yield the images in order, the next ones being decoded meanwhile."""
-    waiting: list[tuple[str, Future[dict[str, Any]]]] = []
-    left, root = iter(images), root.resolve()
-    while True:
-        for image in islice(left, ahead - len(waiting)):
-            waiting.append((image, pool.submit(_look_at, root, image, known.get(image))))
-        if not waiting:
-            return
-        yield waiting.pop(0)
-
-
-def _look_at(root: Path, image: str, known: dict[str, Any] | None) -> dict[str, Any]:
-    """Root, size, times of change and pixel hash of a file. Raises ImageFault."""
-    path = root / image
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError):
-        return {"pixels_sha256": inspect_image(path).pixels_sha256}  # says what is wrong with it
-    # The time of modification is kept by whoever copies or unpacks another file of that name; ctime is not.
-    times = {"changed_ns": found.st_mtime_ns, "ctime_ns": found.st_ctime_ns}
-    facts: dict[str, Any] = {"root": str(root), "bytes": found.st_size, **times}
-    if known is not None and facts.items() <= known.items():
-        return known
-    return facts | {"pixels_sha256": inspect_image(path).pixels_sha256}
 
 
 STAGES = ("stage1", "stage2", "stage3")
