@@ -16,40 +16,43 @@ picture: more samples of fewer rows teach more than the same number spread thin.
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from data.vec_cot.confidence import chat_with_confidence, read_samples
-from emocaliber.command_line import CommandParser
+from emocaliber.command_line import CommandParser, run_command
 from emocaliber.jsonl import RecordError, write_jsonl_atomic
 from emocaliber.records import read_records
 
 
-def main() -> None:
-    """Read chains and samples, write the chats."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; gives its exit status."""
+    return run_command(lambda: build(parse_arguments(argv)))
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = CommandParser(description=__doc__)
     parser.add_argument("--chains", type=Path, required=True, help="stage-2 records with their `reasoning`")
     parser.add_argument(
         "--samples", type=Path, required=True, help="the same rows, or some of them, with `samples`"
     )
     parser.add_argument("--output", type=Path, required=True)
-    args = parser.parse_args()
+    return parser.parse_args(argv)
 
-    try:
-        sampled = read_samples(args.samples)
-        chains = read_records(args.chains)
-        with_samples = [record for record in chains if sampled.get(record["id"])]
-        chats = [chat_with_confidence(record, sampled[record["id"]]) for record in with_samples]
-        rows = [chat for chat in chats if chat is not None]
-        if not rows:
-            raise RecordError(f"{args.samples}: no samples with a label; run inference with --n-samples")
-        write_jsonl_atomic(args.output, rows)
-    except RecordError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:
-        print(f"error: {args.output}: {error.strerror}; give another --output", file=sys.stderr)
-        raise SystemExit(2) from None
+
+def build(args: argparse.Namespace) -> None:
+    """Read chains and samples, write the chats. Raises RecordError if there is none."""
+    sampled = read_samples(args.samples)
+    chains = read_records(args.chains)
+    with_samples = [record for record in chains if sampled.get(record["id"])]
+    chats = [chat_with_confidence(record, sampled[record["id"]]) for record in with_samples]
+    rows = [chat for chat in chats if chat is not None]
+    if not rows:
+        raise RecordError(f"{args.samples}: no samples with a label; run inference with --n-samples")
+    write_jsonl_atomic(args.output, rows)
     print(
         f"{args.output}: {len(rows)} rows of {len(chains)} chains; left out: "
         f"{len(chains) - len(with_samples)} without samples, {len(chats) - len(rows)} without a sampled label"
@@ -57,4 +60,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

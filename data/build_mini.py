@@ -16,11 +16,13 @@ import json
 import random
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from emocaliber.command_line import CommandParser
+from tqdm import tqdm
+
+from emocaliber.command_line import CommandParser, run_command
 from emocaliber.jsonl import write_jsonl_atomic, write_text_atomic
 from emocaliber.mini.chains import CAPTION_PROMPT, caption, reasoning
 from emocaliber.mini.drawing import draw
@@ -50,9 +52,13 @@ STAGE_SHARES = {"stage1": 0.6, "stage2": 0.3, "stage3": 0.1}
 STYLES = {"Abstract-8": "abstract", "Artphoto-8": "ink"}
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; gives its exit status."""
+    return run_command(lambda: build_or_keep(parse_arguments(argv)))
+
+
+def build_or_keep(args: argparse.Namespace) -> None:
     """Build one split, or say that it is there."""
-    args = parse_arguments()
     folder: Path = args.output_dir
     arguments: dict[str, Any] = {"build_version": BUILD_VERSION, "seed": args.seed}
     arguments |= {"n_test": args.n_test} if args.split == "test" else {"n_train": args.n_train}
@@ -63,11 +69,7 @@ def main() -> None:
     if is_complete(folder, args.split, arguments):
         print(f"{folder}: the {args.split} split is already built")
         return
-    try:
-        build(folder, args, arguments)
-    except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}; give another --output-dir", file=sys.stderr)
-        raise SystemExit(2) from None
+    build(folder, args, arguments)
     print(f"{folder}: {args.split} split built")
 
 
@@ -108,7 +110,7 @@ def count_images(folder: Path) -> int:
     return sum(1 for _ in folder.rglob("*.jpg"))
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = CommandParser(description=__doc__)
     parser.add_argument("--output-dir", type=Path, required=True)
@@ -126,7 +128,7 @@ def parse_arguments() -> argparse.Namespace:
         action="store_true",
         help="write test_without_confidence.jsonl too: the test rows asked as stage 1 is trained",
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     for name in ("n_test", "n_train"):
         if getattr(args, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
@@ -200,8 +202,6 @@ def make_row(
 
 def with_progress(rows: list[tuple[str, str, int]], what: str) -> Iterator[tuple[str, str, int]]:
     """Go through the rows under a progress bar."""
-    from tqdm import tqdm
-
     return iter(tqdm(rows, desc=what, unit="image", mininterval=1.0, file=sys.stderr))
 
 
@@ -239,7 +239,8 @@ def plan_train(n_train: int) -> list[tuple[str, str, int]]:
 
 def build_train(folder: Path, args: argparse.Namespace) -> None:
     """Captions, stage-1 chats, stage-2 records with their chain, stage-3 prompts."""
-    captions, rows = [], {stage: [] for stage in STAGE_SHARES}  # type: ignore[var-annotated]
+    captions: list[dict[str, Any]] = []
+    rows: dict[str, list[dict[str, Any]]] = {stage: [] for stage in STAGE_SHARES}
     for stage, task, index in with_progress(plan_train(args.n_train), "VECBench-mini train"):
         record, scene, rng = make_row(folder, "train", task, index, args.seed)
         image, candidates, label = record["image"], record["candidates"], record["ground_truth"]
@@ -264,4 +265,4 @@ def build_train(folder: Path, args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -16,30 +16,22 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from data.vec_cot.rl_rows import build
-from emocaliber.command_line import CommandParser
-from emocaliber.jsonl import RecordError, write_text_atomic
+from emocaliber.command_line import CommandParser, run_command
+from emocaliber.jsonl import write_text_atomic
 from emocaliber.provenance import file_sha256
 
 
-def main() -> None:
-    """Build the files, or say why not and exit with 2."""
-    args = parse_arguments()
-
-    try:
-        build_or_reuse(args)
-    except RecordError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}; give other paths", file=sys.stderr)
-        raise SystemExit(2) from None
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; gives its exit status."""
+    return run_command(lambda: build_or_reuse(parse_arguments(argv)))
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = CommandParser(description=__doc__)
     parser.add_argument("--records", type=Path, required=True, help="JSON lines, as inference reads them")
@@ -68,7 +60,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, help="a random sample of so many usable rows")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--max-rejected", type=float, default=0.01, help="share of rows that may be left out")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.output.suffix != ".parquet":
         parser.error(f"--output {args.output}: verl knows the format by the name; give one in .parquet")
     if not 0 <= args.max_rejected <= 1:
@@ -110,4 +102,4 @@ def stamp_text(made_of: dict[str, Any], args: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -25,6 +25,7 @@ import sys
 import time
 from argparse import Namespace
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,6 @@ from data.vec_cot.teacher import (
     Cost,
     Question,
     Teacher,
-    TeacherUnusable,
     ask_all,
     messages,
     prompt_hash,
@@ -47,6 +47,7 @@ from data.vec_cot.teacher import (
     read_template,
 )
 from emocaliber.chat_server import ChatServer, read_key
+from emocaliber.command_line import run_command
 from emocaliber.jsonl import RecordError, write_jsonl_atomic, write_text_atomic
 from emocaliber.provenance import commit, installed_versions
 
@@ -56,29 +57,17 @@ RAW_ANSWERS, KNOWN_IMAGES, REJECTED = "raw_answers.jsonl", "known_images.jsonl",
 STAGE2_RECORDS, MANIFEST = "stage2_records.jsonl", "manifest.json"
 
 
-def main() -> None:
-    """Build the set; exit 2 with one line for what the user has to mend, 130 after an interruption."""
-    args = parse_arguments(__doc__)
-
-    try:
-        build(args)
-    except (RecordError, TeacherUnusable) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}; give other paths", file=sys.stderr)
-        raise SystemExit(2) from None
-    except MemoryError as error:
-        said = f"error: {str(error) or 'not enough memory'}; give fewer --threads and --concurrency"
-        print(f"{said}, or free memory; the same command continues", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues", file=sys.stderr)
-        raise SystemExit(130) from None
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; gives its exit status."""
+    return run_command(
+        lambda: build(parse_arguments(__doc__, argv)),
+        if_interrupted="the same command continues",
+        if_no_memory="give fewer --threads and --concurrency, or free memory; the same command continues",
+    )
 
 
 def build(args: Namespace) -> None:
-    """Read, split, ask, filter, write. Raises RecordError and TeacherUnusable."""
+    """Read, split, ask, filter, write. Raises RecordError."""
     started = time.monotonic()
     # What may be wrong with the settings is said before the first image is read.
     template = read_template(args.teacher_prompt, blind=args.blind)
@@ -244,4 +233,4 @@ def counted(rejected: Rejections) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

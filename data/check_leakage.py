@@ -132,8 +132,9 @@ def check(args: argparse.Namespace) -> int:
         if not files:
             raise RecordError(f"{name}: none of its rows names an image; give records or chats")
         if not any(file in prints for file in files):
+            first = f"{faults[files[0]].reason}: {files[0]}"
             raise RecordError(
-                f"{name}: none of its {len(files):,} images can be read ({faults[files[0]].reason}: {files[0]}); "
+                f"{name}: none of its {len(files):,} images can be read ({first}); "
                 "say by --image-root what its paths are relative to"
             )
     radius = None if args.exact_only else Radius(args.radius, args.fine_radius)

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
-from emocaliber.command_line import CommandParser
-from emocaliber.jsonl import JsonlAppender, RecordError
+from emocaliber.command_line import CommandParser, run_command
+from emocaliber.jsonl import RecordError, StagedJsonl
 
 KIND_NAMES = (
     *("records", "predictions", "captions", "stage1_chats", "stage2_chats", "rl_chats", "verl_parquet"),
@@ -25,28 +27,12 @@ KIND_NAMES = (
 )
 
 
-def main() -> None:
-    """Check every file, and exit with what was found."""
-    args = parse_arguments()
-
-    try:
-        status = validate(args)
-    except RecordError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}; give another --report", file=sys.stderr)
-        raise SystemExit(2) from None
-    except MemoryError as error:
-        print(f"error: {str(error) or 'not enough memory'}; free memory", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
-    raise SystemExit(status)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check every file, and give by the exit status what was found."""
+    return run_command(lambda: validate(parse_arguments(argv)), if_interrupted="no report was written")
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = CommandParser(description=__doc__)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
@@ -64,7 +50,7 @@ def parse_arguments() -> argparse.Namespace:
         metavar="NAME=HEADER",
         help="the header of image_path, task, label, split in a table (default: the same)",
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     args.columns = {name: name for name in ("image_path", "task", "label", "split")}
     for text in args.column:
         name, _, header = text.partition("=")
@@ -80,30 +66,21 @@ def validate(args: argparse.Namespace) -> int:
     """Check the files one after the other; give the exit status. Raises OSError for the report."""
     from data.validation.kinds import check_file
 
-    partial = args.report.with_name(f".{args.report.name}.partial") if args.report else None
-    if partial is not None:
-        partial.unlink(missing_ok=True)
-    appender = JsonlAppender(partial) if partial else None
     status = 0
-    try:
+    with StagedJsonl(args.report) if args.report else nullcontext() as report:
         for path in args.files:
             try:
-                found = check_file(path, args, appender)
+                found = check_file(path, args, report)
             except RecordError as error:
                 print(f"error: {error}", file=sys.stderr)
                 status = 2
                 continue
             print("\n".join(found.lines()), flush=True)
             status = max(status, int(bool(found.counts)))
-        if appender is not None and partial is not None:
-            appender.close()
-            partial.replace(args.report)
-    finally:
-        if appender is not None and partial is not None:
-            appender.close()
-            partial.unlink(missing_ok=True)
+        if report is not None:
+            report.finish()
     return status
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

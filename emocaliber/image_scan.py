@@ -1,4 +1,4 @@
-"""Looks at many image files in several processes, and remembers what each holds, so that none is read twice."""
+"""Looks at many image files in several processes, and remembers what each holds: none is read twice."""
 
 import fcntl
 import json

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NoReturn, TypeVar
 
 PathLike = str | os.PathLike[str]
+_Appender = TypeVar("_Appender", bound="JsonlAppender")
 
 
 class RecordError(ValueError):
@@ -173,16 +173,31 @@ class JsonlAppender:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def __enter__(self) -> "JsonlAppender":
+    def __enter__(self: _Appender) -> _Appender:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class StagedJsonl(JsonlAppender):
+    """A list that is written beside `path` and takes its place by `finish`, or goes when the block ends."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._staged = path.with_name(f".{path.name}.partial")
+        self._staged.unlink(missing_ok=True)
+        super().__init__(self._staged)
+
+    def finish(self) -> None:
+        """Put the list in its place; more than once does no harm."""
+        self.close()
+        if self._staged.exists():
+            self._staged.replace(self.path)
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+        self._staged.unlink(missing_ok=True)
 
 
 def _repair_last_line(path: PathLike) -> None:

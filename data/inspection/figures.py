@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from data.inspection.summary import Description
 from emocaliber.report.figure_style import (
@@ -21,12 +29,6 @@ from emocaliber.report.figure_style import (
 )
 from emocaliber.report.tables import printable, short_name
 from emocaliber.taxonomy import GROUPS, task_group, task_sort_key
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
-
 
 OTHER_TASKS = "other tasks"
 _COLOURS = (BLUE, VERMILION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", GREY)
@@ -51,8 +53,6 @@ def draw(folder: Path, description: Description) -> None:
 
 def write_figures(folder: Path, figures: Mapping[str, Callable[[], Figure]]) -> None:
     """Draw each figure and write it as PNG and PDF."""
-    import matplotlib
-
     with figure_settings():
         matplotlib.rcParams["text.parse_math"] = False  # a $ in a name is a $
         for name, drawn in figures.items():
@@ -60,13 +60,13 @@ def write_figures(folder: Path, figures: Mapping[str, Callable[[], Figure]]) -> 
                 (folder / (name + suffix)).write_bytes(content)
 
 
-def shared_images(cells: Sequence[tuple[str, str]], n_images: Sequence[int], shared: NDArray) -> Figure:
+def shared_images(
+    cells: Sequence[tuple[str, str]], n_images: Sequence[int], shared: NDArray[np.int64]
+) -> Figure:
     """A matrix over (split, task): how many images of the row's cell are the same as one of the column's.
 
     Colour: their share of the row's images. On the diagonal: the same as another file of the cell.
     """
-    import numpy as np
-
     n = len(cells)
     figure = new_figure(max(5.0, 2.6 + 0.42 * n), max(3.6, 1.9 + 0.36 * n))
     axes = figure.add_subplot()
@@ -113,8 +113,6 @@ def composition(counts: Mapping[str, Mapping[str, int]]) -> Figure:
 
 
 def _rings(axes: Axes, tasks: Mapping[str, int]) -> None:
-    from matplotlib.colors import to_rgb
-
     groups = (*GROUPS, OTHER_TASKS)
     members = {
         group: [t for t in sorted(tasks, key=task_sort_key) if (task_group(t) or OTHER_TASKS) == group]
@@ -123,20 +121,21 @@ def _rings(axes: Axes, tasks: Mapping[str, int]) -> None:
     total = sum(tasks.values())
     inner = [sum(tasks[task] for task in members[group]) for group in groups]
     base = [to_rgb(LINES[group][0] if group in LINES else GREY) for group in groups]
-    outer, colours, names = [], [], []
+    outer: list[int] = []
+    colours: list[tuple[float, float, float]] = []
+    names: list[str] = []
     for group, colour in zip(groups, base, strict=True):
         for place, task in enumerate(members[group]):
             lighter = 0.35 + 0.4 * place / max(len(members[group]) - 1, 1)
             outer.append(tasks[task])
-            colours.append(tuple(c + (1 - c) * lighter for c in colour))
+            red, green, blue = (c + (1 - c) * lighter for c in colour)
+            colours.append((red, green, blue))
             is_named = tasks[task] >= _LEAST_SHARE_WITH_NAME * total
             names.append(f"{short_name(task)}\n{tasks[task]:,}" if is_named else "")
     edge = {"width": 0.3, "edgecolor": "white", "linewidth": 0.8}
-    clockwise = {"startangle": 90, "counterclock": False}
-    axes.pie(
-        outer, radius=1, colors=colours, labels=names, wedgeprops=edge, textprops={"fontsize": 7}, **clockwise
-    )
-    wedges = axes.pie(inner, radius=0.7, colors=base, wedgeprops=edge, **clockwise)[0]
+    clockwise: dict[str, Any] = {"startangle": 90, "counterclock": False, "wedgeprops": edge}
+    axes.pie(outer, radius=1, colors=colours, labels=names, textprops={"fontsize": 7}, **clockwise)
+    wedges = axes.pie(inner, radius=0.7, colors=base, **clockwise)[0]
     shown = [
         (wedge, f"{group} {count:,}")
         for wedge, group, count in zip(wedges, groups, inner, strict=True)
@@ -159,7 +158,7 @@ def label_shares(labels: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Figur
     columns = min(len(tasks), 3)
     lines = -(-len(tasks) // columns)
     figure = new_figure(4.2 * columns, 3.4 * lines + 0.4)
-    handles = {}
+    handles: dict[str, Any] = {}
     for place, task in enumerate(tasks, start=1):
         axes = figure.add_subplot(lines, columns, place)
         names = sorted({label for counts in labels[task].values() for label in counts})
@@ -185,8 +184,6 @@ def label_shares(labels: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Figur
 
 def image_sizes(sizes: Mapping[str, Sequence[tuple[int, int]]]) -> Figure:
     """Pixels and shape of the images of each split; `sizes`: split -> (width, height) in pixels."""
-    import numpy as np
-
     figure = new_figure(9.0, 3.6)
     left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
     splits = [split for split, values in sizes.items() if values]
@@ -199,8 +196,6 @@ def image_sizes(sizes: Mapping[str, Sequence[tuple[int, int]]]) -> Figure:
 
 def token_lengths(lengths: Mapping[str, Mapping[str, Sequence[int]]]) -> Figure:
     """One panel a part with a line a split; `lengths`: split -> part (image, …) -> tokens of each row."""
-    import numpy as np
-
     named = list(next(iter(lengths.values())))
     parts = [part for part in named if any(any(lengths[split][part]) for split in lengths)]
     figure = new_figure(3.0 * len(parts), 3.4)
@@ -212,19 +207,17 @@ def token_lengths(lengths: Mapping[str, Mapping[str, Sequence[int]]]) -> Figure:
     return figure
 
 
-def _lines(axes: Axes, values: Sequence[NDArray], label: str) -> list:
+def _lines(axes: Axes, values: Sequence[NDArray[np.float64]], label: str) -> list[Artist]:
     """Cumulative curves: no bins to choose, and a single common value is a clear step.
 
     The axis is logarithmic where the values span more than a decade.
     """
-    import numpy as np
-
     dashes = ("-", "--", "-.", ":")
-    handles = []
+    handles: list[Artist] = []
     for number, of_split in enumerate(values):
         ordered = np.sort(of_split) if len(of_split) else np.array([np.nan])
         height = 100 * np.arange(1, len(ordered) + 1) / len(ordered)
-        style = {"color": _COLOURS[number % len(_COLOURS)], "linestyle": dashes[number % 4]}
+        style: dict[str, Any] = {"color": _COLOURS[number % len(_COLOURS)], "linestyle": dashes[number % 4]}
         handles += axes.step(np.r_[ordered[:1], ordered], np.r_[0, height], where="post", **style)
     everything = np.concatenate(values)
     if len(everything) and 0 < 10 * everything.min() < everything.max():

@@ -8,18 +8,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from data.inspection.figures import shared_images, write_figures
 from data.inspection.same_images import Pair, SharedImages
 from emocaliber.jsonl import write_jsonl_atomic, write_text_atomic
 from emocaliber.report.tables import free_table, printable
 from emocaliber.taxonomy import task_sort_key
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 
 EXACT = "same_pixels"
 _MOST_LINES = 30
@@ -99,8 +97,6 @@ def _clusters(images: SharedImages, groups: NDArray[np.int64]) -> dict[str, str]
 def _summary(
     images: SharedImages, leaks: Sequence[Pair], shared: dict[str, Any], groups: NDArray[np.int64]
 ) -> dict[str, Any]:
-    import numpy as np
-
     by_kind = Counter({pair.files[1]: pair.kind for pair in leaks}.values())
     by_task: dict[str, dict[str, int]] = {}
     for task in sorted({task for split, task in images.cells if split in images.test}, key=task_sort_key):

@@ -9,8 +9,11 @@ from functools import cached_property
 from itertools import combinations, pairwise
 from typing import Any, NamedTuple
 
+import imagehash
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 from data.inspection.rows import Row
 from emocaliber.images import inspect_image, open_rgb, pixels_sha256
@@ -31,8 +34,6 @@ def fingerprint(path: str) -> dict[str, Any]:
     Raises:
         ImageFault: the file is no image that can be decoded to its last pixel.
     """
-    import imagehash
-
     sha256 = inspect_image(path, decode=False).sha256
     image = open_rgb(path)
     return {
@@ -106,8 +107,8 @@ class Fingerprint(NamedTuple):
 
 def as_fingerprint(facts: Mapping[str, Any]) -> Fingerprint:
     """What `fingerprint` gives, as it is held in memory."""
-    digests = (bytes.fromhex(facts[name]) for name in ("sha256", "pixels_sha256"))
-    return Fingerprint(*digests, int(facts["phash"], 16), bytes.fromhex(facts["fine_phash"]))
+    sha256, pixels, fine = (bytes.fromhex(facts[n]) for n in ("sha256", "pixels_sha256", "fine_phash"))
+    return Fingerprint(sha256, pixels, int(facts["phash"], 16), fine)
 
 
 @dataclass(frozen=True)
@@ -201,8 +202,6 @@ class SharedImages:
     @cached_property
     def _has_file(self) -> Any:
         """[files, cells], sparse, 1 where the cell has the file."""
-        from scipy.sparse import csr_array
-
         number = {cell: place for place, cell in enumerate(self.cells)}
         pairs = {
             (self._number[file], number[row.split, row.task])
@@ -292,8 +291,6 @@ class SharedImages:
 
         Images of one row are in one group, and so are files that rows of the test splits call by one name.
         """
-        from scipy.sparse.csgraph import connected_components
-
         links = [(one, other) for _, _, one, other in self._links()]
         named: dict[str, int] = {}
         for rows in self.rows_of.values():
@@ -320,6 +317,4 @@ def _numbered(keys: Iterable[Hashable]) -> NDArray[np.int64]:
 
 
 def _incidence(rows: NDArray[np.int64], columns: NDArray[np.int64], shape: tuple[int, int]) -> Any:
-    from scipy.sparse import csr_array
-
     return csr_array((np.ones(len(rows), dtype=np.int64), (rows, columns)), shape=shape)

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tqdm import tqdm
+
 from data.inspection.rows import Row
 from emocaliber.images import ImageFault, inspect_image
 from emocaliber.jsonl import RecordError
@@ -212,7 +214,7 @@ class TokenCounter:
         from transformers import AutoProcessor
 
         try:
-            self._processor = AutoProcessor.from_pretrained(checkpoint)
+            self._processor: Any = AutoProcessor.from_pretrained(checkpoint)  # type: ignore[no-untyped-call]
             self._images = self._processor.image_processor
             self._merge = self._images.merge_size**2
         except (OSError, ValueError, AttributeError) as error:
@@ -229,8 +231,6 @@ class TokenCounter:
         facts: Mapping[str, Form],
     ) -> dict[str, dict[str, list[int]]]:
         """Split -> part -> tokens of each row whose images could all be read."""
-        from tqdm import tqdm
-
         found: dict[str, dict[str, list[int]]] = {}
         waiting: list[tuple[str, int, str, str, int]] = []
         for row, record in tqdm(rows, desc="tokens", unit="row"):
@@ -246,7 +246,8 @@ class TokenCounter:
         return found
 
     def _of_image(self, width: int, height: int) -> int:
-        return int(self._images.get_number_of_image_patches(height, width, self._limits)) // self._merge
+        n_patches = int(self._images.get_number_of_image_patches(height, width, self._limits))
+        return n_patches // int(self._merge)
 
     def _count(
         self, waiting: list[tuple[str, int, str, str, int]], found: dict[str, dict[str, list[int]]]

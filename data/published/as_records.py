@@ -96,7 +96,7 @@ class RecordMaker:
     def _conversations(
         self, content: Mapping[str, Any], images: Sequence[str], candidates: Sequence[str]
     ) -> list[dict[str, Any]]:
-        published = copy.deepcopy(content.get("conversations"))
+        published: Any = copy.deepcopy(content.get("conversations"))
         if isinstance(content.get("question"), str):
             text = content["question"].replace("<image>", "").strip()
             items = [{"type": "image", "image": image} for image in images]

@@ -11,6 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from data.published.as_records import (
     NOTES,
     PUBLISHED_ROWS,
@@ -22,7 +24,7 @@ from data.published.as_records import (
 from data.published.layouts import Entry, read_entries
 from emocaliber.image_scan import ImageMemory
 from emocaliber.images import ImageFault
-from emocaliber.jsonl import JsonlAppender, write_jsonl_atomic, write_text_atomic
+from emocaliber.jsonl import JsonlAppender, StagedJsonl, write_jsonl_atomic, write_text_atomic
 from emocaliber.provenance import file_sha256
 from emocaliber.records import iterate_records
 from emocaliber.taxonomy import task_sort_key
@@ -71,10 +73,7 @@ class Report:
     """Counts findings by reason; differences are also listed in OUTPUT_DIR/differences.jsonl."""
 
     def __init__(self, folder: Path) -> None:
-        self._listed = folder / DIFFERENCES
-        self._partial = folder / f".{DIFFERENCES}.partial"
-        self._partial.unlink(missing_ok=True)
-        self._appender = JsonlAppender(self._partial)
+        self._differences = StagedJsonl(folder / DIFFERENCES)
         self.counts: Counter[str] = Counter()
         self.first: dict[str, str] = {}
         self.facts: dict[str, Any] = {}
@@ -83,30 +82,28 @@ class Report:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._appender.close()
-        self._partial.unlink(missing_ok=True)
+        self._differences.__exit__()
 
     def add(self, where: str, reason: str, message: str) -> None:
         """Take a finding in."""
         self.counts[reason] += 1
         self.first.setdefault(reason, f"{where}: {message}")
         if reason not in NOTES:
-            self._appender.write({"where": where, "reason": reason, "message": message})
+            self._differences.write({"where": where, "reason": reason, "message": message})
 
     def finish(self) -> bool:
         """Put the list into its place, or remove an old one. Gives whether anything differs."""
-        self._appender.close()
+        listed = self._differences.path
+        self._differences.finish()
         differs = any(reason not in NOTES for reason in self.counts)
-        if differs:
-            os.replace(self._partial, self._listed)
-        else:
-            self._listed.unlink(missing_ok=True)
+        if not differs:
+            listed.unlink()
         findings = [
             {"reason": reason, "count": count, "is_note": reason in NOTES, "first": self.first[reason]}
             for reason, count in self.counts.most_common()
         ]
         content = {"differs": differs, "findings": findings} | self.facts
-        write_text_atomic(self._listed.with_name("report.json"), json.dumps(content, indent=1) + "\n")
+        write_text_atomic(listed.with_name("report.json"), json.dumps(content, indent=1) + "\n")
         return differs
 
     def lines(self) -> Iterator[str]:
@@ -132,8 +129,6 @@ class Conversion:
         self, files: Sequence[tuple[Path, str]], columns: Mapping[str, str], default: str | None
     ) -> None:
         """Convert the rows of all files into hidden files of OUTPUT_DIR."""
-        from tqdm import tqdm
-
         self._clear()
         for path, layout in files:
             by_name = _split_named(path)

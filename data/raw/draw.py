@@ -10,6 +10,7 @@ import hashlib
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from emocaliber.taxonomy import (
     MIKELS_TO_POLARITY,
@@ -151,20 +152,21 @@ def _deal(
     """
     dataset = tasks[0].dataset
     pool = "FROM image WHERE dataset = :dataset AND (:split IS NULL OR split = :split)"
-    given = {"dataset": dataset, "split": split, "order": f"{settings.seed}/{dataset}", "start": 0}
+    order, start = f"{settings.seed}/{dataset}", 0
+    given: dict[str, Any] = {"dataset": dataset, "split": split, "order": order}
     (n_images,) = database.execute(f"SELECT count(*) {pool}", given).fetchone()
     is_shared = len(tasks) == 1 or not settings.apart
     counts = [n_images] * len(tasks)
     if not is_shared:
         counts = in_proportion(n_images, [sizes[task.name] for task in tasks])
     for task, count in zip(tasks, counts, strict=True):
-        given |= {"task": task.name, "salt": f"{settings.seed}/{task.name}", "count": count}
+        given |= {"task": task.name, "salt": f"{settings.seed}/{task.name}"}
         database.execute(
             "INSERT INTO drawn SELECT :task, 'pool', task_label(:task, label), place(:salt, sha256), id"
             f" {pool} ORDER BY place(:order, sha256), id LIMIT :count OFFSET :start",
-            given,
+            given | {"count": count, "start": start},
         )
-        given["start"] += 0 if is_shared else count
+        start += 0 if is_shared else count
 
 
 def _draw_test(
@@ -175,7 +177,7 @@ def _draw_test(
     strata = f"SELECT label, count(*) {pool} GROUP BY label ORDER BY label"
     if not settings.stratify:
         strata = f"SELECT NULL, count(*) {pool}"
-    sizes = dict(database.execute(strata, (task,)))
+    sizes: dict[str | None, int] = dict(database.execute(strata, (task,)))
     n_pool = sum(sizes.values())
     n_rows = rows_of_test(task, settings.test_rows.get(task, 0), n_pool, keeps_training=keeps_training)
     for label, count in zip(sizes, in_proportion(n_rows, list(sizes.values())), strict=True):

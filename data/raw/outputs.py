@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from data.raw.draw import Drawn
 from data.raw.usable import Listing
 from emocaliber.jsonl import RecordError
@@ -81,8 +83,6 @@ def place_images(folder: Path, raw: Mapping[str, Path], drawn: sqlite3.Connectio
 
 
 def _copy_images(folder: Path, raw: Mapping[str, Path], drawn: sqlite3.Connection) -> None:
-    from tqdm import tqdm
-
     (n_used,) = drawn.execute(f"SELECT count(*) {_USED}").fetchone()
     used = drawn.execute(f"SELECT dataset, path {_USED} ORDER BY dataset, path")
     for dataset, path in tqdm(used, total=n_used, desc="copies", unit="image", file=sys.stderr):

@@ -279,7 +279,7 @@ def _webemo_file(files: sqlite3.Connection, folder: int, wanted: str) -> str | N
         if found:
             marked = "UPDATE file SET is_listed = 1 WHERE folder = ? AND name = CAST(? AS TEXT)"
             files.execute(marked, (folder, storable(found)))
-            return found
+            return str(found)
     return None
 
 

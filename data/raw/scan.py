@@ -1,4 +1,4 @@
-"""What the files of a release hold, each looked at once, and the database in which a build puts it together."""
+"""What the files of a release hold, each looked at once, and the database that a build works in."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ def _as_scanned(name: str, path: str, found: Facts | ImageFault) -> Scanned:
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
         message = f"{name}: {width} x {height} pixels; sides of at most 1 to {MAX_ASPECT_RATIO}"
         return Scanned(reason="image_too_narrow", message=message)
-    sums = (bytes.fromhex(found[name]) for name in ("sha256", "pixels_sha256"))
-    return Scanned(*sums, notes=notes_on(name, found))
+    sha256, pixels_sha256 = (bytes.fromhex(found[sum_]) for sum_ in ("sha256", "pixels_sha256"))
+    return Scanned(sha256, pixels_sha256, notes=notes_on(name, found))
 
 
 def notes_on(name: str, facts: Facts) -> tuple[tuple[str, str], ...]:

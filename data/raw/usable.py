@@ -12,9 +12,7 @@ from pathlib import Path
 from data.raw.readers import READERS, RawImage, ReaderSettings
 from data.raw.scan import scan, storable
 from emocaliber.image_scan import ImageMemory
-from emocaliber.jsonl import JsonlAppender, RecordError
-
-LISTED_FIELDS = ("dataset", "where", "reason", "message")
+from emocaliber.jsonl import RecordError, StagedJsonl
 
 
 class Listing:
@@ -26,14 +24,12 @@ class Listing:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.counts: Counter[tuple[str, str]] = Counter()
-        self._partial = path.with_name(f".{path.name}.partial")
-        self._partial.unlink(missing_ok=True)
-        self._rows = JsonlAppender(self._partial)
+        self._rows = StagedJsonl(path)
 
     def add(self, dataset: str, where: str, reason: str, message: str) -> None:
         """Count and list one thing."""
         self.counts[dataset, reason] += 1
-        self._rows.write(dict(zip(LISTED_FIELDS, (dataset, where, reason, message), strict=True)))
+        self._rows.write({"dataset": dataset, "where": where, "reason": reason, "message": message})
 
     def of(self, dataset: str) -> dict[str, int]:
         """Give the counts of one data set by reason, most frequent first."""
@@ -45,19 +41,15 @@ class Listing:
 
     def close(self) -> None:
         """Put the list in its place; more than once does no harm."""
-        self._rows.close()
-        if self._partial.exists():
-            self._partial.replace(self.path)
+        self._rows.finish()
 
     def __enter__(self) -> Listing:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None or issubclass(kind, Exception):
-            self.close()
-        else:
-            self._rows.close()
-            self._partial.unlink(missing_ok=True)
+        with self._rows:
+            if kind is None or issubclass(kind, Exception):
+                self.close()
 
 
 @dataclass(frozen=True)

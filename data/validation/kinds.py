@@ -10,6 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from data.published.as_records import NOTES, RecordMaker, Unusable, differences
 from data.published.layouts import Entry, read_lines, read_metadata_csv, read_std_json, recognise
 from data.validation import rows as row_checks
@@ -216,8 +218,6 @@ class Findings:
 
 def check_file(path: Path, args: argparse.Namespace, listing: JsonlAppender | None) -> Findings:
     """Check one file. Raises RecordError for one that cannot be read or is of no known kind."""
-    from tqdm import tqdm
-
     kind = args.kind or find_kind(path, args.columns)
     found = Findings(path, kind, max(args.show, 0), listing)
     check = RowCheck(found, args.image_root or path.parent, args.check_images)

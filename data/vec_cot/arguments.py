@@ -5,17 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
+from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from emocaliber.chat_server import is_server_url, read_key
 from emocaliber.command_line import CommandParser
+from emocaliber.image_scan import default_workers
 
 KEY_VARIABLE = "TEACHER_API_KEY"
 
 
-def parse_arguments(description: str | None) -> argparse.Namespace:
+def parse_arguments(description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
     """Read and check the command line."""
     parser = CommandParser(description=description)
     parser.add_argument(
@@ -29,11 +30,11 @@ def parse_arguments(description: str | None) -> argparse.Namespace:
     )
     parser.add_argument("--limit", type=int, help="a random sample of so many rows, to see what it costs")
     parser.add_argument("--seed", type=int, default=0, help="of the split, the order and --limit")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="that decode images")
+    parser.add_argument("--threads", type=int, default=default_workers(), help="processes that decode images")
     add_teacher(parser)
     add_filters(parser)
     add_stages(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     check(parser, args)
     return args
 

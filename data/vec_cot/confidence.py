@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from data.vec_cot.filters import Chain, Dropped, Limits, checked_chain
 from data.vec_cot.rows import Row
+from emocaliber.confidences import Majority, Sample, majority
 from emocaliber.jsonl import RecordError
 from emocaliber.prompts import training_chat, user_prompt
 from emocaliber.records import read_records, record_images
@@ -36,15 +36,22 @@ def read_samples(path: Path) -> dict[str, list[str]]:
 
 
 def target_confidence(n_agreeing: int, n_samples: int) -> Decimal:
-    """The squeezed agreement in hundredths (see the head of this file); below 1 for less than 50 samples."""
+    """The squeezed agreement in hundredths; below 1 for less than 50 samples.
+
+    The head of data/build_confidence_targets.py states the rule.
+    """
     agreement = (n_agreeing + 0.5) / (n_samples + 1)
     return round(Decimal(SQUEEZED[0] + (SQUEEZED[1] - SQUEEZED[0]) * agreement), 2)
 
 
-def majority(labels: Sequence[str | None]) -> tuple[str, int] | None:
-    """The label that most samples name, and how many do; of equals the one named first."""
-    counts = Counter(label for label in labels if label is not None)
-    return counts.most_common(1)[0] if counts else None
+def most_named(texts: Sequence[str], candidates: Sequence[str]) -> Majority:
+    """The label that most samples of a row conclude with. Of labels named equally often, the one named first.
+
+    Confidences decide nothing: the stage-1 model, which is sampled, states none.
+    """
+    labels = [parse(text, candidates).label for text in texts]
+    named = list(dict.fromkeys(label for label in labels if label is not None))
+    return majority([Sample(label, None) for label in labels], named)
 
 
 def chat_with_confidence(record: dict[str, Any], samples: Sequence[str]) -> dict[str, Any] | None:
@@ -58,15 +65,12 @@ def chat_with_confidence(record: dict[str, Any], samples: Sequence[str]) -> dict
         raise RecordError(
             f"row {record['id']!r}: no `reasoning` that concludes with {truth!r}; give stage-2 rows"
         )
-    voted = majority([parse(text, candidates).label for text in samples])
-    if voted is None:
+    voted = most_named(samples, candidates)
+    if voted.label is None:
         return None
-    label, agreeing = voted
-    concluded = reasoning | {"analysis": f"{reasoning['analysis'].removesuffix(f'{truth}.')}{label}."}
-    confidence = target_confidence(agreeing, len(samples))
-    chat = training_chat(
-        record_images(record)[0], user_prompt(candidates), render(concluded, label, confidence)
-    )
+    concluded = reasoning | {"analysis": f"{reasoning['analysis'].removesuffix(f'{truth}.')}{voted.label}."}
+    answer = render(concluded, voted.label, target_confidence(voted.n, len(samples)))
+    chat = training_chat(record_images(record)[0], user_prompt(candidates), answer)
     return {key: record[key] for key in ("id", "task", "ground_truth")} | chat
 
 
@@ -99,13 +103,11 @@ def with_confidence(
     if row.id not in samples:
         raise Dropped("not_sampled", "sample the stage-1 model on stage2_records.jsonl")
     texts = samples[row.id]
-    parsed = [parse(text, row.candidates) for text in texts]
-    voted = majority([one.label for one in parsed])
-    if voted is None:
+    voted = most_named(texts, row.candidates)
+    if (label := voted.label) is None:
         raise Dropped("no_sampled_label", f"none of {len(texts)} samples names a label")
-    label, agreeing = voted
     reasoning = chain.reasoning if label == chain.label else _own_words(texts, row, label, limits)
-    return Chain(reasoning, label, target_confidence(agreeing, len(texts)))
+    return Chain(reasoning, label, target_confidence(voted.n, len(texts)))
 
 
 def _own_words(texts: Sequence[str], row: Row, label: str, limits: Limits) -> dict[str, str]:

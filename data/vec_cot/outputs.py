@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data import build_rl_parquet
+from data.vec_cot import rl_rows
 from data.vec_cot.filters import REASONS, WITHOUT_LABEL, Chain
 from data.vec_cot.rows import STAGES, Row
 from emocaliber.jsonl import write_jsonl_atomic, write_text_atomic
@@ -81,7 +81,7 @@ def rl_record(row: Row, *, with_confidence: bool = True) -> dict[str, Any]:
 
 def write_parquet(folder: Path, args: Namespace) -> None:
     """Stage 3 as verl and as ms-swift's GRPO read it, by build_rl_parquet.py. Raises RecordError."""
-    build_rl_parquet.build(
+    rl_rows.build(
         Namespace(
             records=folder / "stage3.jsonl",
             output=folder / "stage3.parquet",
@@ -199,10 +199,10 @@ def _stage_table(stats: Mapping[str, Any]) -> list[str]:
     # A task of which nothing is left is a column too.
     counted = (*kept.values(), *stats["rejected"].values())
     tasks = sorted({task for counts in counted for task in counts}, key=task_sort_key)
-    rows = [[stage, *(kept[stage].get(task, 0) for task in tasks)] for stage in STAGES if stage in kept]
-    rows.append(["total", *(sum(counts.get(task, 0) for counts in kept.values()) for task in tasks)])
+    rows = {stage: [kept[stage].get(task, 0) for task in tasks] for stage in STAGES if stage in kept}
+    rows["total"] = [sum(counts.get(task, 0) for counts in kept.values()) for task in tasks]
     table = [f"| stage | {' | '.join(tasks)} | total |", "|---" * (len(tasks) + 2) + "|"]
-    for name, *counts in rows:
+    for name, counts in rows.items():
         table.append(f"| {name} | {' | '.join(f'{count:,}' for count in counts)} | {sum(counts):,} |")
     return table
 

@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from data.vec_cot.rows import Row
 from emocaliber.chat_server import ChatClient, ChatServer, Completion, Failure, ServerUnusable
 from emocaliber.images import ImageFault, inspect_image, open_rgb
@@ -140,10 +142,6 @@ def _as_url(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-class TeacherUnusable(RuntimeError):
-    """The server, not a row, is at fault: asking on would fail for every row. The message is one line."""
-
-
 @dataclass(frozen=True)
 class Question:
     """A row's question. `messages` makes the chat when it is sent, so that images are not held in memory."""
@@ -214,10 +212,8 @@ def ask_all(
     """Answers to all questions: those on disk, and the others asked for and appended to `path` as they come.
 
     A question that fails after all retries has `error` {type, message} in place of `answer`, and is asked
-    again by the next call. Raises TeacherUnusable where the server is at fault; what came is on disk.
+    again by the next call. Raises RecordError where the server is at fault; what came is on disk.
     """
-    from tqdm import tqdm
-
     answers = read_answers(path, questions)
     for answer in answers.values():
         if "error" not in answer:
@@ -238,7 +234,7 @@ def ask_all(
             failures = failures + 1 if "error" in answer else 0
             if failures >= teacher.max_failures_in_a_row:
                 error = answer["error"]
-                raise TeacherUnusable(
+                raise RecordError(
                     f"{teacher.server.url}: {failures} failures in a row, the last {error['type']} "
                     f"({error['message']}); mend the server, then give the same command again"
                 )
@@ -250,7 +246,7 @@ def ask_all(
 
 
 def _answers(questions: Iterable[Question], teacher: Teacher) -> Generator[dict[str, Any], None, None]:
-    """Yield the answers as they come. Raises TeacherUnusable for a wrong key, address or name."""
+    """Yield the answers as they come. Raises RecordError for a wrong key, address or name."""
     asked = ((question, partial(_fields, question, teacher)) for question in questions)
     try:
         with closing(ChatClient(teacher.server).answers(asked)) as coming:
@@ -264,7 +260,7 @@ def _answers(questions: Iterable[Question], teacher: Teacher) -> Generator[dict[
             if error.status == 404
             else "put it into the variable that --api-key-variable names"
         )
-        raise TeacherUnusable(f"{error}; {remedy}") from None
+        raise RecordError(f"{error}; {remedy}") from None
 
 
 def _fields(question: Question, teacher: Teacher) -> Mapping[str, Any] | Failure:
