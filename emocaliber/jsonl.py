@@ -113,6 +113,10 @@ def _write_atomic(path: PathLike, write: Callable[[IO[bytes]], None]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
+    except OSError as error:
+        if error.filename != os.fspath(temporary):
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None  # the name that the user knows
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,26 +1,23 @@
 """Emotion6 and MultiEmo-Bench from imitated releases: soft truth as given, the rest listed."""
 
-import contextlib
-import importlib.util
-import io
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from unittest.mock import patch
 
 import pytest
 import raw_trees as trees
+from in_process import Result, run
 
 from data import build_benchmark as script
 from data import validate
-from data.raw import scan as vecbench_scan
+from emocaliber import image_scan
 from emocaliber.records import read_records, soft_truth
 from emocaliber.taxonomy import MIKELS_8
+from inference import evaluate
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "tests" / "data"))
 
 
 Row = dict[str, Any]
@@ -38,30 +35,9 @@ MULTIEMO = (  # image, votes for the eight emotions in the order of MIKELS_8
 )
 
 
-class Result(NamedTuple):
-    status: int
-    stdout: str
-    stderr: str
-
-
-def run(module: Any, *arguments: str | Path) -> Result:
-    """A command of data/ in this process."""
-    out, err, status = io.StringIO(), io.StringIO(), 0
-    with (
-        patch.object(sys, "argv", ["command", *map(str, arguments)]),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        try:
-            module.main()
-        except SystemExit as end:
-            status = int(str(end.code))
-    return Result(status, out.getvalue(), err.getvalue())
-
-
 def build(benchmark: str, raw: Path, output: Path, *flags: str) -> Result:
     arguments = ("--benchmark", benchmark, "--raw", raw, "--output-dir", output, "--workers", "1")
-    return run(script, *arguments, *flags)
+    return run(script.main, *arguments, *flags)
 
 
 def make_emotion6(root: Path, more: Sequence[str] = (), *, mark: str = "\t", folder: str = "images") -> Path:
@@ -92,7 +68,7 @@ def reasons(output: Path) -> list[tuple[str, str]]:
 
 
 def is_valid(output: Path) -> bool:
-    return run(validate, output / "test.jsonl", "--check-images").status == 0
+    return run(validate.main, output / "test.jsonl", "--check-images").returncode == 0
 
 
 @pytest.mark.parametrize("mark", ["\t", " ", ","])
@@ -100,7 +76,7 @@ def is_valid(output: Path) -> bool:
 def test_emotion6_gives_probabilities_that_sum_to_one(tmp_path: Path, mark: str, folder: str) -> None:
     raw, output = make_emotion6(tmp_path / "raw", mark=mark, folder=folder), tmp_path / "out"
     result = build("emotion6", raw, output)
-    assert result.status == 0, result.stderr
+    assert result.returncode == 0, result.stderr
     records = read_records(output / "test.jsonl")
     assert [record["image"] for record in records] == [
         str(Path("images/Emotion6") / folder / line.split(" ")[0]) for line in EMOTION6
@@ -119,7 +95,7 @@ def test_emotion6_gives_probabilities_that_sum_to_one(tmp_path: Path, mark: str,
 def test_a_name_that_is_too_long_costs_its_own_row(tmp_path: Path) -> None:
     raw = make_emotion6(tmp_path / "raw", [f"{'x' * 300}.jpg 2 5 0 0 1 0 0 0 0"])
     result = build("emotion6", raw, tmp_path / "out")
-    assert result.status == 0, result.stderr
+    assert result.returncode == 0, result.stderr
     assert [reason for _, reason in reasons(tmp_path / "out")] == ["bad_path"]
     assert len(read(tmp_path / "out" / "test.jsonl")) == len(EMOTION6)
 
@@ -150,7 +126,7 @@ def test_every_line_of_emotion6_is_a_record_or_is_listed(tmp_path: Path) -> None
     (images / "9.jpg").write_bytes(b"")
     (images / "10.jpg").write_bytes((images / "10.jpg").read_bytes()[:300])
     (images / "11.jpg").write_text("<html>gone</html>")
-    assert build("emotion6", raw, output).status == 0
+    assert build("emotion6", raw, output).returncode == 0
     assert reasons(output) == sorted(
         {
             **{"6": "duplicate_row", "7": "conflicting_rows", "8": "conflicting_rows"},
@@ -169,9 +145,9 @@ def test_every_line_of_emotion6_is_a_record_or_is_listed(tmp_path: Path) -> None
 
 def test_the_tolerance_decides_about_sums(tmp_path: Path) -> None:
     raw = make_emotion6(tmp_path / "raw")
-    assert build("emotion6", raw, tmp_path / "out", "--sum-tolerance", "0.003").status == 0
+    assert build("emotion6", raw, tmp_path / "out", "--sum-tolerance", "0.003").returncode == 0
     assert reasons(tmp_path / "out") == [("3", "bad_sum")]
-    assert build("emotion6", raw, tmp_path / "out", "--sum-tolerance", "0.004").status == 0
+    assert build("emotion6", raw, tmp_path / "out", "--sum-tolerance", "0.004").returncode == 0
     assert reasons(tmp_path / "out") == []
 
 
@@ -188,7 +164,7 @@ def test_multiemo_gives_votes_and_lists_what_are_none(tmp_path: Path) -> None:
         ("c.jpg", "10.0", 0, 0, 10, 0, 0, 0, 0),
     ]
     raw, output = make_multiemo(tmp_path / "raw", more), tmp_path / "out"
-    assert build("multiemo", raw, output).status == 0
+    assert build("multiemo", raw, output).returncode == 0
     records = read_records(output / "test.jsonl")
     assert [record["image"] for record in records] == [f"images/MultiEmo/{name}.jpg" for name in "abc"]
     assert {record["task"] for record in records} == {"MultiEmo-8"}
@@ -212,7 +188,7 @@ def test_a_release_of_other_names_is_read_by_settings(tmp_path: Path) -> None:
     flags = ("--table", "v/all.csv", "--image-column", "File", "--image-name", "pictures/{image}.png")
     flags += ("--labels", "grief=n_grief", "joy=n_joy", "--raters", "40")
     result = build("multiemo", raw, tmp_path / "out", *flags)
-    assert result.status == 0, result.stderr
+    assert result.returncode == 0, result.stderr
     (record,) = read_records(tmp_path / "out" / "test.jsonl")
     assert (record["task"], record["image"]) == ("MultiEmo-2", "images/MultiEmo/pictures/7.png")
     assert record["votes"] == {"grief": 40, "joy": 3}
@@ -221,15 +197,15 @@ def test_a_release_of_other_names_is_read_by_settings(tmp_path: Path) -> None:
 def test_the_same_release_gives_the_same_files_and_images_are_read_once(tmp_path: Path) -> None:
     raw, output = make_emotion6(tmp_path / "raw", ["no/1.jpg 2 5 0 0 1 0 0 0 0"]), tmp_path / "out"
     names = ("test.jsonl", "rejected.jsonl", "manifest.json")
-    with patch.object(vecbench_scan, "look_into", side_effect=KeyboardInterrupt):
+    with patch.object(image_scan, "inspect_image", side_effect=KeyboardInterrupt):
         interrupted = build("emotion6", raw, output)
-    assert (interrupted.status, [name for name in names if (output / name).exists()]) == (130, [])
-    assert build("emotion6", raw, output).status == 0
+    assert (interrupted.returncode, [name for name in names if (output / name).exists()]) == (130, [])
+    assert build("emotion6", raw, output).returncode == 0
     first = [(output / name).read_bytes() for name in names]
-    with patch.object(vecbench_scan, "look_into", side_effect=AssertionError("decoded again")):
-        assert build("emotion6", raw, output).status == 0
+    with patch.object(image_scan, "inspect_image", side_effect=AssertionError("decoded again")):
+        assert build("emotion6", raw, output).returncode == 0
     assert [(output / name).read_bytes() for name in names] == first
-    assert build("emotion6", raw, output, "--image-name", "elsewhere/{image}").status == 2
+    assert build("emotion6", raw, output, "--image-name", "elsewhere/{image}").returncode == 2
     assert not (output / "manifest.json").exists()  # the files are no longer those of one build
 
 
@@ -252,7 +228,7 @@ def test_a_mistake_is_one_line(tmp_path: Path, benchmark: str, flags: list[str],
     make_emotion6(tmp_path / "raw")
     make_multiemo(tmp_path / "raw")
     result = build(benchmark, tmp_path / "raw", tmp_path / "out", *flags)
-    assert result.status == 2
+    assert result.returncode == 2
     error = result.stderr.splitlines()[-1]
     assert error.startswith("error: ")
     assert message in error
@@ -263,24 +239,19 @@ def test_a_mistake_is_one_line(tmp_path: Path, benchmark: str, flags: list[str],
 def test_a_table_without_rows_is_one_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "votes.csv").write_bytes(text.encode("latin-1"))
     result = build("multiemo", tmp_path, tmp_path / "out")
-    assert (result.status, result.stderr.count("\n")) == (2, 1)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert "votes.csv: " in result.stderr
 
 
 def evaluated(output: Path, folder: Path, answers: Sequence[tuple[str, str]]) -> tuple[Row, str]:
     """Metrics and log of given (label, confidence), row by row, without a model."""
-    command = ROOT / "inference" / "evaluate.py"
-    specification = importlib.util.spec_from_file_location("evaluate_benchmarks", command)
-    module = importlib.util.module_from_spec(specification)
-    with patch.object(sys, "path", [str(command.parent), *sys.path]):
-        specification.loader.exec_module(module)
     folder.mkdir()
     with open(folder / "predictions.jsonl", "w", encoding="utf-8") as file:
         for record, (label, confidence) in zip(read(output / "test.jsonl"), answers, strict=True):
             response = f"<answer>{label}</answer><confidence>{confidence}</confidence>"
             file.write(json.dumps(record | {"response": response}) + "\n")
     arguments = ["--predictions", str(folder / "predictions.jsonl"), "--output-dir", str(folder / "out")]
-    assert module.main([*arguments, "--draws", "0", "--no-figures", "--no-page"]) == 0
+    assert evaluate.main([*arguments, "--draws", "0", "--no-figures", "--no-page"]) == 0
     log = (folder / "out" / "metric_conf.log").read_text(encoding="utf-8")
     return json.loads((folder / "out" / "metrics.json").read_text(encoding="utf-8")), log
 
@@ -292,7 +263,7 @@ def cells_of(log: str, task: str) -> list[list[str]]:
 
 def test_emotion6_is_evaluated_against_its_distributions(tmp_path: Path) -> None:
     raw, output = make_emotion6(tmp_path / "raw"), tmp_path / "out"
-    assert build("emotion6", raw, output).status == 0
+    assert build("emotion6", raw, output).returncode == 0
     # p of the answers: 0.6, 0.25, 0.8, 0.4. The last has two most probable labels, of which the first counts.
     answers = [("anger", "0.6"), ("disgust", "0.75"), ("joy", "0.9"), ("neutral", "0.4")]
     metrics, log = evaluated(output, tmp_path / "run", answers)
@@ -314,7 +285,7 @@ def test_emotion6_is_evaluated_against_its_distributions(tmp_path: Path) -> None
 
 def test_multiemo_is_evaluated_against_its_votes(tmp_path: Path) -> None:
     raw, output = make_multiemo(tmp_path / "raw"), tmp_path / "out"
-    assert build("multiemo", raw, output).status == 0
+    assert build("multiemo", raw, output).returncode == 0
     answers = [("awe", "0.5"), ("fear", "0.75"), ("amusement", "0.5")]
     metrics, log = evaluated(output, tmp_path / "run", answers)
     truth = metrics["tasks"]["MultiEmo-8"]["truth"]

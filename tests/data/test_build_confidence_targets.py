@@ -1,20 +1,15 @@
 """Stage-2 confidences: the stated rule, row by row."""
 
 import json
-import subprocess
-import sys
 from decimal import Decimal
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+import in_process
+from in_process import Result
+
+from data import build_confidence_targets
 from emocaliber.prompts import conversation
 from emocaliber.response import SECTIONS, parse, render
-
-SCRIPT = Path(__file__).parents[2] / "data" / "build_confidence_targets.py"
-spec = spec_from_file_location("build_confidence_targets", SCRIPT)
-assert spec is not None and spec.loader is not None
-targets = module_from_spec(spec)
-spec.loader.exec_module(targets)
 
 REASONING = dict.fromkeys(SECTIONS, "Something true.") | {"analysis": "The signs disagree. It is awe."}
 OTHERWISE = REASONING | {"analysis": "The signs disagree. It is fear."}
@@ -34,20 +29,15 @@ def record(number: int) -> dict:
 
 def run(
     folder: Path, sampled: list[dict], chains: list[dict] | None = None, output: str = "out.jsonl"
-) -> subprocess.CompletedProcess[str]:
+) -> Result:
     rows = chains or [record(n) for n in range(3)]
     (folder / "chains.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in sampled))
-    command = [sys.executable, str(SCRIPT), "--chains", str(folder / "chains.jsonl")]
-    command += ["--samples", str(folder / "samples.jsonl"), "--output", str(folder / output)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def test_more_agreement_gives_more_confidence_within_the_bounds() -> None:
-    values = [targets.target_confidence(agreeing, 16) for agreeing in range(17)]
-    assert values == sorted(set(values))
-    # By hand: 0.5 + 0.5 * 0.5 / 17 = 0.5147, 0.5 + 0.5 * 8.5 / 17 = 0.75, 0.5 + 0.5 * 16.5 / 17 = 0.9853.
-    assert [str(values[agreeing]) for agreeing in (0, 8, 16)] == ["0.51", "0.75", "0.99"]
+    return in_process.run(
+        build_confidence_targets.main,
+        *("--chains", folder / "chains.jsonl", "--samples", folder / "samples.jsonl"),
+        *("--output", folder / output),
+    )
 
 
 def test_the_chain_concludes_with_what_most_samples_name(tmp_path: Path) -> None:
@@ -102,5 +92,5 @@ def test_samples_are_a_list_of_texts(tmp_path: Path) -> None:
 def test_an_output_that_is_a_folder_is_one_line(tmp_path: Path) -> None:
     result = run(tmp_path, [record(0) | {"samples": [render(REASONING, "awe")]}], output=".")
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
-    assert str(tmp_path) in result.stderr and "give another --output" in result.stderr
+    assert str(tmp_path) in result.stderr and "give other paths" in result.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"chains.jsonl", "samples.jsonl"}

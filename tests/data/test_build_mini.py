@@ -8,8 +8,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from in_process import Result, run
 from PIL import Image
 
+from data import build_mini
 from emocaliber.mini.chains import read_facts, true_facts
 from emocaliber.mini.scene import Scene
 from emocaliber.records import read_records
@@ -19,9 +21,8 @@ from emocaliber.taxonomy import TASKS
 ROOT = Path(__file__).parents[2]
 
 
-def build(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "data" / "build_mini.py"), "--output-dir", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def build(folder: Path, *arguments: str) -> Result:
+    return run(build_mini.main, "--output-dir", folder, *arguments)
 
 
 def tree_hash(folder: Path) -> dict[str, str]:

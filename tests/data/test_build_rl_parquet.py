@@ -1,30 +1,23 @@
 """Records into verl's Parquet and ms-swift's chats: every row there or listed, read by verl's own dataset."""
 
-import contextlib
 import io
 import json
 import os
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any, NamedTuple
-from unittest.mock import patch
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from in_process import Result, run
 from PIL import Image
 
+from data import build_rl_parquet as script
+from data.vec_cot import rl_rows
 from emocaliber.jsonl import read_jsonl
 from emocaliber.prompts import SYSTEM_PROMPT, conversation
 from emocaliber.records import read_records
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "data" / "build_rl_parquet.py"
-spec = spec_from_file_location("build_rl_parquet", SCRIPT)
-assert spec is not None and spec.loader is not None
-script = module_from_spec(spec)
-spec.loader.exec_module(script)
-
 CANDIDATES = ["amusement", "awe", "fear"]
 
 
@@ -48,26 +41,8 @@ def write_records(folder: Path, records: list[dict[str, Any]]) -> Path:
     return path
 
 
-class Result(NamedTuple):
-    returncode: int
-    stdout: str
-    stderr: str
-
-
 def build(records: Path, output: Path, *flags: str) -> Result:
-    """The command, in this process."""
-    arguments = [SCRIPT.name, "--records", str(records), "--output", str(output), *flags]
-    out, err, status = io.StringIO(), io.StringIO(), 0
-    with (
-        patch.object(sys, "argv", arguments),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        try:
-            script.main()
-        except SystemExit as end:
-            status = int(str(end.code))
-    return Result(status, out.getvalue(), err.getvalue())
+    return run(script.main, "--records", records, "--output", output, *flags)
 
 
 def test_the_columns_that_verl_reads(tmp_path: Path) -> None:
@@ -208,7 +183,7 @@ def test_a_bad_row_ends_a_sampled_build_whatever_the_seed_or_not_at_all(tmp_path
 
 
 def test_every_usable_row_is_as_likely_in_a_sample() -> None:
-    draws = [script.sample(((number, {}) for number in range(6)), 2, seed) for seed in range(3000)]
+    draws = [rl_rows.sample(((number, {}) for number in range(6)), 2, seed) for seed in range(3000)]
     counts = [sum(any(number == row for row, _ in draw) for draw in draws) for number in range(6)]
     # 1000 expected, with a standard deviation of 26.
     assert all(870 < count < 1130 for count in counts) and sum(counts) == 6000

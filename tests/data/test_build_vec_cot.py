@@ -17,21 +17,17 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from chat_server import ChatServer, chat_server
 from PIL import Image
 
+from data import build_vec_cot
+from data.vec_cot import teacher as vec_cot_prompt
+from data.vec_cot.arguments import KEY_VARIABLE
 from emocaliber import jsonl
 from emocaliber.prompts import conversation, user_prompt
 from emocaliber.records import read_records
 from emocaliber.response import SECTIONS, parse, render
 from emocaliber.taxonomy import MIKELS_8, MIKELS_TO_POLARITY, POLARITY_2
-
-sys.path.append(str(Path(__file__).parents[1]))
-
-from chat_server import ChatServer, chat_server
-
-from data import build_vec_cot
-from data.vec_cot import teacher as vec_cot_prompt
-from data.vec_cot.arguments import KEY_VARIABLE
 
 KEY = "sk-very-secret"
 N_IMAGES = 40
@@ -99,13 +95,10 @@ def build(
     capsys: pytest.CaptureFixture[str], folder: Path, url: str, *flags: str, method: str = "constant"
 ) -> tuple[int, str, str]:
     """Exit status, stdout and the last line of stderr of a build in this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["build_vec_cot.py", *arguments(folder, url, *flags, method=method)])
-        status = 0
-        try:
-            build_vec_cot.main()
-        except SystemExit as end:
-            status = int(end.code or 0)
+    try:
+        status = build_vec_cot.main(arguments(folder, url, *flags, method=method))
+    except SystemExit as end:
+        status = int(str(end.code))
     captured = capsys.readouterr()
     return status, captured.out, (captured.err.splitlines() or [""])[-1]
 

@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1]))
-
 from vllm_server import MINI, stop, vllm_server
 
 from emocaliber.records import read_records

@@ -9,17 +9,15 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import raw_trees as trees
+from vecbench_builds import FILES, build, built, left_out, rows
+
+from data import build_vecbench as script
+from data.raw.readers import READERS, ReaderSettings
+from emocaliber.records import read_records
+from emocaliber.taxonomy import MIKELS_8, MIKELS_TO_POLARITY, TASKS, WEBEMO_25, WEBEMO_25_TO_7
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "tests" / "data"))
-
-import raw_trees as trees  # noqa: E402
-from vecbench_builds import FILES, build, built, left_out, rows  # noqa: E402
-
-from data import build_vecbench as script  # noqa: E402
-from data.raw.readers import READERS, ReaderSettings  # noqa: E402
-from emocaliber.records import read_records  # noqa: E402
-from emocaliber.taxonomy import MIKELS_8, MIKELS_TO_POLARITY, TASKS, WEBEMO_25, WEBEMO_25_TO_7  # noqa: E402
 
 
 def test_the_records_are_those_that_the_repository_reads(benchmark: Path) -> None:

@@ -1,28 +1,24 @@
 """Copies planted between splits and tasks: each is found as what it is, listed, counted, told by the exit."""
 
-import contextlib
-import inspect
-import io
 import json
-import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import pytest
+from in_process import Result, run
 from PIL import Image
 
+from data import check_leakage
 from emocaliber.jsonl import read_jsonl
 from emocaliber.prompts import conversation, training_chat
 
 SCRIPT = Path(__file__).parents[2] / "data" / "check_leakage.py"
-from data import check_leakage  # noqa: E402
 
 CANDIDATES = ["amusement", "awe", "fear"]
 
@@ -72,26 +68,8 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-class Result(NamedTuple):
-    returncode: int
-    stdout: str
-    stderr: str
-
-
 def check(folder: Path, *arguments: str) -> Result:
-    """The command, in this process; progress bars are not part of its stderr."""
-    words = [SCRIPT.name, *arguments, "--output-dir", str(folder / "out"), "--workers", "1"]
-    out, err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.StringIO()
-    with (
-        patch.object(sys, "argv", words),
-        patch.dict("os.environ", {"TQDM_DISABLE": "1"}),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        pytest.raises(SystemExit) as end,
-    ):
-        check_leakage.main()
-    out.flush()
-    return Result(int(str(end.value.code)), out.buffer.getvalue().decode(), err.getvalue())
+    return run(check_leakage.main, *arguments, "--output-dir", folder / "out", "--workers", "1")
 
 
 def error_of(run: Result) -> str:
@@ -334,35 +312,3 @@ def test_the_latest_is_not_a_test(data: Path) -> None:
     run = check(data, str(data / "test.jsonl"), str(data / "train_latest.jsonl"))
     assert run.returncode == 1
     assert "Does any test image occur in training? yes: 4 of 6" in run.stdout
-
-
-def look_and_die(file: str) -> dict[str, Any]:
-    """Stands for a worker that the system ends for want of memory."""
-    if file.endswith("train12.png"):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return {}
-
-
-@pytest.mark.slow
-def test_a_worker_that_is_killed_ends_the_run_with_one_line(data: Path) -> None:
-    script = (
-        "import sys; sys.path[:0] = sys.argv[1:3]\n"
-        "from pathlib import Path\n"
-        "from data.inspection.images import scan_images\n"
-        "from dying import look_and_die\n"
-        "from emocaliber.jsonl import RecordError\n"
-        "files = [sys.argv[3] + f'/{n}.png' for n in range(40)] + [sys.argv[3] + '/train12.png']\n"
-        "try:\n"
-        "    scan_images(files, look_and_die, dict, seen=Path(sys.argv[3], 'seen'), method='', workers=2)\n"
-        "except RecordError as error:\n"
-        "    print(error)\n"
-    )
-    dying = "import os, signal\nfrom typing import Any\n\n" + inspect.getsource(look_and_die)
-    (data / "dying.py").write_text(dying)
-    for number in range(40):
-        picture(number).save(data / f"{number}.png")
-    main = data / "main.py"
-    main.write_text("if __name__ == '__main__':\n" + textwrap.indent(script, "    "))
-    command = [sys.executable, str(main), str(SCRIPT.parents[1]), str(data), str(data)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert "a worker was killed, perhaps for memory" in ended.stdout, ended.stderr

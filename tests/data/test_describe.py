@@ -1,21 +1,19 @@
 """Data described: counts, sizes and tokens worked by hand, figures that are there, pages that only show."""
 
-import contextlib
-import io
 import json
 import os
-import sys
 from pathlib import Path
-from typing import Any, NamedTuple
-from unittest.mock import patch
+from typing import Any
 
+import in_process
 import pytest
+from in_process import Result
 from PIL import Image
 
+from data import describe
 from emocaliber.prompts import conversation, training_chat
 
 ROOT = Path(__file__).parents[2]
-from data import describe  # noqa: E402
 
 CHECKPOINT = ROOT / "models" / "EmoCaliber-mini"
 CHROMIUM = os.environ.get("EMOCALIBER_CHROMIUM", "/usr/bin/chromium")
@@ -23,26 +21,8 @@ EVIL = '</h1><script>document.title="pwned"</script><img src=x onerror="document
 CANDIDATES = ["amusement", "awe", "fear"]
 
 
-class Result(NamedTuple):
-    returncode: int
-    stdout: str
-    stderr: str
-
-
 def run(folder: Path, *arguments: str) -> Result:
-    words = ["describe.py", *arguments, "--output-dir", str(folder / "out"), "--workers", "1"]
-    out, err, status = io.StringIO(), io.StringIO(), 0
-    with (
-        patch.object(sys, "argv", words),
-        patch.dict("os.environ", {"TQDM_DISABLE": "1"}),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        try:
-            describe.main()
-        except SystemExit as end:
-            status = int(str(end.code))
-    return Result(status, out.getvalue(), err.getvalue())
+    return in_process.run(describe.main, *arguments, "--output-dir", folder / "out", "--workers", "1")
 
 
 def record(number: int, task: str, label: str) -> dict[str, Any]:
@@ -173,14 +153,6 @@ def test_names_that_are_no_unicode_are_described(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a\udcff.png")
     row = record(0, "T\ud800", "L\ud800") | {"image": "a\udcff.png"}
     (tmp_path / "test.jsonl").write_text(json.dumps(row) + "\n")
-    shown = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
-    words = ["describe.py", str(tmp_path / "test.jsonl"), "--output-dir", str(tmp_path / "out")]
-    with (
-        patch.object(sys, "argv", [*words, "--workers", "1"]),
-        patch.object(sys, "stdout", shown),
-        pytest.raises(SystemExit) as end,
-    ):
-        describe.main()
-    assert end.value.code == 0
+    assert run(tmp_path, str(tmp_path / "test.jsonl")).returncode == 0
     assert json.loads((tmp_path / "out/summary.json").read_text())["rows"] == {"test": {"T\ud800": 1}}
     assert "T\\ud800" in (tmp_path / "out/summary.txt").read_text()

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from data import get_vecbench
 from emocaliber.prompts import conversation, user_prompt
 from emocaliber.records import read_records
 from emocaliber.taxonomy import PUBLISHED_TEST_ROWS, PUBLISHED_TRAIN_ROWS, TASKS
@@ -272,13 +273,9 @@ def test_images_of_another_root_are_not_taken_for_those_checked_before(tmp_path:
 @pytest.fixture
 def get_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """The command in this process and its exit status."""
-    from data import get_vecbench
 
     def run(*flags: str) -> int:
-        monkeypatch.setattr(sys, "argv", [SCRIPT.name, "--output-dir", str(tmp_path / "out"), *flags])
-        with pytest.raises(SystemExit) as end:
-            get_vecbench.main()
-        return int(end.value.code or 0)
+        return get_vecbench.main(["--output-dir", str(tmp_path / "out"), *flags])
 
     return run
 

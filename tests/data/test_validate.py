@@ -1,15 +1,11 @@
 """Every file that the repository reads is known by its content, and every fault is told with its line."""
 
-import contextlib
 import gzip
-import io
 import json
 import os
 import re
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from unittest.mock import patch
 
 import pyarrow as pa
@@ -17,53 +13,23 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from in_process import Result, run
 from PIL import Image
 
+from data import build_mini, build_rl_parquet
+from data import validate as script
+from data.validation import kinds as file_kinds
 from emocaliber.prompts import conversation, training_chat, user_prompt
 from emocaliber.response import SECTIONS, render
 from emocaliber.reward_log import reward_and_log
 
-DATA = Path(__file__).parents[2] / "data"
-sys.path.append(str(DATA))
-from data.validation import kinds as file_kinds  # noqa: E402
-
-
-def load(name: str) -> Any:
-    spec = spec_from_file_location(f"{name}_under_test", DATA / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-script = load("validate")
+ROOT = Path(__file__).parents[2]
 LABELS = ["amusement", "awe", "fear"]
 CHAIN = dict.fromkeys(SECTIONS, "something")
 
 
-class Result(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-def run(module: Any, *arguments: object) -> Result:
-    """A command, in this process."""
-    out, err, status = io.StringIO(), io.StringIO(), 0
-    with (
-        patch.object(sys, "argv", ["command", *map(str, arguments)]),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        try:
-            module.main()
-        except SystemExit as end:
-            status = int(str(end.code or 0))
-    return Result(status, out.getvalue(), err.getvalue())
-
-
 def validate(*arguments: object) -> Result:
-    return run(script, *arguments)
+    return run(script.main, *map(str, arguments))
 
 
 def faults(path: Path, *arguments: object) -> list[tuple[int, str]]:
@@ -71,7 +37,7 @@ def faults(path: Path, *arguments: object) -> list[tuple[int, str]]:
     report = path.with_name("faults.jsonl")
     result = validate(path, "--report", report, *arguments)
     rows = [json.loads(line) for line in report.read_text().splitlines()]
-    assert result.status == int(bool(rows)), result
+    assert result.returncode == int(bool(rows)), result
     return [(int(re.fullmatch(rf"{path}:(\d+)( \(.*\))?", row["where"])[1]), row["reason"]) for row in rows]  # type: ignore[index]
 
 
@@ -137,25 +103,24 @@ def test_every_kind_is_known_by_its_content(tmp_path: Path) -> None:
     rollout(tmp_path / "reward_log")
     for kind in (*files, "reward_log", "metadata_csv.csv"):
         result = validate(tmp_path / kind)
-        assert result.status == 0, result
+        assert result.returncode == 0, result
         said = file_kinds.KINDS[kind.removesuffix(".csv")]
-        assert result.out.startswith(f"{tmp_path / kind}: {said}; "), result.out
-        assert result.out.endswith("nothing is wrong\n") and result.err == ""
+        assert result.stdout.startswith(f"{tmp_path / kind}: {said}; "), result.stdout
+        assert result.stdout.endswith("nothing is wrong\n") and result.stderr == ""
     with gzip.open(tmp_path / "packed", "wt") as file:
         file.write((tmp_path / "stage1_chats").read_text())
-    assert "stage 1" in validate(tmp_path / "packed").out
+    assert "stage 1" in validate(tmp_path / "packed").stdout
 
 
 def test_what_the_repository_itself_makes_is_right(tmp_path: Path) -> None:
-    build_mini, build_rl = load("build_mini"), load("build_rl_parquet")
-    assert run(build_mini, "--output-dir", tmp_path, "--n-test", 2).status == 0
-    assert run(build_mini, "--output-dir", tmp_path, "--split", "train", "--n-train", 60).status == 0
+    assert run(build_mini.main, "--output-dir", tmp_path, "--n-test", 2).returncode == 0
+    assert run(build_mini.main, "--output-dir", tmp_path, "--split", "train", "--n-train", 60).returncode == 0
     made = ("--records", tmp_path / "train_stage3.jsonl", "--output", tmp_path / "rl.parquet")
-    assert run(build_rl, *made, "--chats", tmp_path / "chats.jsonl").status == 0
+    assert run(build_rl_parquet.main, *made, "--chats", tmp_path / "chats.jsonl").returncode == 0
     files = sorted([*tmp_path.glob("*.jsonl"), tmp_path / "rl.parquet"])
     result = validate(*files, "--check-images")
-    assert result.status == 0, result
-    found = re.findall(r"^/.*/(\S+): (.*);", result.out, re.MULTILINE)
+    assert result.returncode == 0, result
+    found = re.findall(r"^/.*/(\S+): (.*);", result.stdout, re.MULTILINE)
     kinds = {
         "chats.jsonl": "rl_chats",
         "rl.parquet": "verl_parquet",
@@ -206,7 +171,7 @@ def test_every_fault_of_records_and_predictions_is_told(tmp_path: Path) -> None:
     assert faults(path) == [(2, "not_answered"), (3, "bad_response"), (4, "bad_error"), (7, "bad_samples")]
     assert (
         "answered 2, with a confidence 2, failed or not answered 4, unparsed (no_answer) 1"
-        in validate(path).out
+        in validate(path).stdout
     )
 
 
@@ -260,7 +225,7 @@ def test_the_reward_log_and_the_published_layouts(tmp_path: Path) -> None:
     assert faults(log) == [(2, "not_a_rollout"), (3, "not_a_rollout"), (4, "not_json")]
     table = tmp_path / "test_metadata.csv"
     table.write_text("path,task,label,split\na.png,FI-2,positive,test\nb.png,FI-2,joy,test\nc.png,FI-2\n")
-    assert validate(table).status == 2
+    assert validate(table).returncode == 2
     assert faults(table, "--column", "image_path=path") == [
         (3, "truth_not_a_candidate"),
         (4, "wrong_columns"),
@@ -279,22 +244,22 @@ def test_parquet_is_read_by_its_rows(tmp_path: Path) -> None:
         Image.effect_noise((64, 64), 50).save(tmp_path / f"{number}.png")
     path = tmp_path / "rl.parquet"
     assert (
-        run(load("build_rl_parquet"), "--records", tmp_path / "records.jsonl", "--output", path).status == 0
+        run(build_rl_parquet.main, "--records", tmp_path / "records.jsonl", "--output", path).returncode == 0
     )
     rows = pq.read_table(path).to_pylist()
     rows[1]["reward_model"]["ground_truth"] = "joy"
     rows[1]["images"][0]["bytes"] = rows[1]["images"][0]["bytes"][:900]
     pq.write_table(pa.Table.from_pylist([*rows, rows[0]]), path)
     result = validate(path, "--check-images")
-    assert result.status == 1, result
+    assert result.returncode == 1, result
     for fault in ("1 truth_not_a_candidate", "1 image_truncated", "1 repeated_id"):
-        assert f"  {fault}" in result.out
-    assert f"{path}: row 2: image 1 of the row" in result.out and "images decoded 2" in result.out
+        assert f"  {fault}" in result.stdout
+    assert f"{path}: row 2: image 1 of the row" in result.stdout and "images decoded 2" in result.stdout
     path.write_bytes(path.read_bytes()[:-8])
     result = validate(path)
-    assert result.status == 2 and "not whole Parquet after row 0" in result.err
+    assert result.returncode == 2 and "not whole Parquet after row 0" in result.stderr
     pq.write_table(pa.table({"prompt": ["a"]}), path)
-    assert "no column 'data_source'" in validate(path).err
+    assert "no column 'data_source'" in validate(path).stderr
 
 
 def test_images_are_decoded_only_when_asked(tmp_path: Path) -> None:
@@ -314,20 +279,20 @@ def test_what_cannot_be_read_is_an_error_and_the_other_files_are_still_checked(t
     for name, text in files.items():
         (tmp_path / name).write_text(text)
         result = validate(tmp_path / name, good)
-        assert result.status == 2 and result.err.startswith(f"error: {tmp_path / name}: "), result
-        assert result.err.count("\n") == 1 and "nothing is wrong" in result.out
-    assert "absent" in validate(tmp_path / "absent").err
-    assert validate(good, "--column", "x=y").status == 2
+        assert result.returncode == 2 and result.stderr.startswith(f"error: {tmp_path / name}: "), result
+        assert result.stderr.count("\n") == 1 and "nothing is wrong" in result.stdout
+    assert "absent" in validate(tmp_path / "absent").stderr
+    assert validate(good, "--column", "x=y").returncode == 2
     for name in ("error.jsonl", "rejected.jsonl", "noted.jsonl"):
         (tmp_path / name).touch()
-        assert validate(tmp_path / name).status == 0
-    assert validate(good, "--kind", "rl_chats").status == 1
+        assert validate(tmp_path / name).returncode == 0
+    assert validate(good, "--kind", "rl_chats").returncode == 1
 
 
 def test_the_list_of_faults_does_not_replace_a_file_that_is_checked(tmp_path: Path) -> None:
     path = write(tmp_path / "records.jsonl", [record(0)])
     before = path.read_bytes()
-    assert validate(path, "--report", tmp_path / "." / "records.jsonl").status == 2
+    assert validate(path, "--report", tmp_path / "." / "records.jsonl").returncode == 2
     assert path.read_bytes() == before
 
 
@@ -338,8 +303,8 @@ def test_damaged_files_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "quote.csv").write_text('"image_path,task\n' + "x" * 200_000)
     for name in ("damaged.jsonl.gz", "quote.csv"):
         result = validate(tmp_path / name)
-        assert result.status == 2
-        assert result.err.startswith("error: ") and len(result.err.splitlines()) == 1
+        assert result.returncode == 2
+        assert result.stderr.startswith("error: ") and len(result.stderr.splitlines()) == 1
 
 
 def test_faults_are_shown_with_line_and_remedy(tmp_path: Path) -> None:
@@ -388,16 +353,8 @@ def test_no_row_is_so_wrong_that_a_check_fails(kind: str, data: st.DataObject) -
 def test_names_that_are_no_unicode_are_told(tmp_path: Path) -> None:
     rows = [record(0, image="a\ud800.jpg"), record(1, task="T\ud800")]
     path = write(tmp_path / "records.jsonl", rows)
-    shown = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
-    with (
-        patch.object(sys, "argv", ["validate.py", str(path), "--check-images"]),
-        patch.object(sys, "stdout", shown),
-        pytest.raises(SystemExit) as end,
-    ):
-        script.main()
-    shown.flush()
-    out = shown.buffer.getvalue().decode()
-    assert end.value.code == 1 and "2 image_missing" in out
+    status, out, _ = validate(path, "--check-images")
+    assert status == 1 and "2 image_missing" in out
     assert "a\\ud800.jpg" in out and "T\\ud800 1" in out
 
 
@@ -406,7 +363,8 @@ def test_too_little_memory_is_no_fault_of_an_image(tmp_path: Path) -> None:
     path = write(tmp_path / "records.jsonl", [record(0)])
     with patch.object(Image, "open", side_effect=MemoryError):
         result = validate(path, "--check-images")
-    assert result.status == 2 and "image_truncated" not in result.out
+    assert result.returncode == 2 and "image_truncated" not in result.stdout
     assert (
-        result.err == f"error: {tmp_path / '0.png'}: not enough memory to read and decode it; free memory\n"
+        result.stderr
+        == f"error: {tmp_path / '0.png'}: not enough memory to read and decode it; free memory\n"
     )

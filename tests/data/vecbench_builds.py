@@ -1,48 +1,28 @@
 """The build of VECBench for tests: imitated releases, the command in this process, what it wrote."""
 
-import contextlib
-import io
 import json
-import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
-from unittest.mock import patch
+from typing import Any
+
+import raw_trees as trees
+from in_process import Result, run
+
+from data import build_vecbench as script
+from emocaliber.taxonomy import MIKELS_8
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "data" / "build_vecbench.py"
-sys.path.append(str(ROOT / "tests" / "data"))
 
-import raw_trees as trees  # noqa: E402
-
-from data import build_vecbench as script  # noqa: E402
-from emocaliber.taxonomy import MIKELS_8  # noqa: E402
 
 Row = dict[str, Any]
 FILES = ("test.jsonl", "train.jsonl", "rejected.jsonl", "noted.jsonl", "README.md")
 
 
-class Result(NamedTuple):
-    returncode: int
-    stdout: str
-    stderr: str
-
-
 def build(raw: Path | list[Path], output: Path, *flags: str) -> Result:
     """The command, in this process and without a pool."""
     folders = sorted(raw.iterdir()) if isinstance(raw, Path) else raw
-    arguments = [SCRIPT.name, "--raw", *map(str, folders), "--output-dir", str(output), "--workers", "1"]
-    out, err, status = io.StringIO(), io.StringIO(), 0
-    with (
-        patch.object(sys, "argv", [*arguments, *flags]),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        try:
-            script.main()
-        except SystemExit as end:
-            status = int(str(end.code))
-    return Result(status, out.getvalue(), err.getvalue())
+    return run(script.main, "--raw", *folders, "--output-dir", output, "--workers", "1", *flags)
 
 
 def built(raw: Path | list[Path], output: Path, *flags: str) -> Path:

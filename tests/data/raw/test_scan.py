@@ -4,38 +4,34 @@ import hashlib
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 import tracemalloc
-from contextlib import closing
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
+import raw_trees as trees
 from PIL import Image
+from vecbench_builds import FILES, SCRIPT, Row, build, built, rows
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "tests" / "data"))
-
-import raw_trees as trees  # noqa: E402
-from vecbench_builds import FILES, SCRIPT, Row, build, built, rows  # noqa: E402
-
-from data.raw import outputs as vecbench_outputs  # noqa: E402
-from data.raw import scan as vecbench_scan  # noqa: E402
-from emocaliber.taxonomy import MIKELS_8  # noqa: E402
-
-Kept = dict[str, tuple[object, ...]]
+from data.raw import outputs as vecbench_outputs
+from emocaliber import image_scan
+from emocaliber.taxonomy import MIKELS_8
 
 
-def kept_in(folder: Path) -> Kept:
-    with closing(sqlite3.connect(folder / "scan.sqlite")) as database:
-        return {row[0]: row for row in database.execute("SELECT * FROM scan")}
+def kept_in(folder: Path) -> dict[str, Row]:
+    return {row["file"]: row for row in rows(folder / "scan.jsonl")}
 
 
 def contents(folder: Path) -> list[bytes]:
     return [(folder / name).read_bytes() for name in FILES]
+
+
+def not_decoded() -> Any:
+    return patch.object(image_scan, "inspect_image", side_effect=AssertionError("decoded again"))
 
 
 def test_what_is_in_the_scan_is_not_decoded_again(tmp_path: Path) -> None:
@@ -44,23 +40,19 @@ def test_what_is_in_the_scan_is_not_decoded_again(tmp_path: Path) -> None:
     folder = built([fi], tmp_path / "out")
     first, before = contents(folder), kept_in(folder)
     assert len(before) == 16 + 12 + 12
-    with patch.object(vecbench_scan, "look_into", side_effect=AssertionError("decoded again")):
+    with not_decoded():
         built([fi], folder, "--seed", "1", "--max-copies", "20")
         built([fi], folder)
     assert contents(folder) == first
 
-    changed, moved = fi / "emotion_dataset/awe/awe_202000.jpg", fi / "emotion_dataset/awe/awe_202001.jpg"
+    changed = fi / "emotion_dataset/awe/awe_202000.jpg"
     trees.save(changed, 77, 24)
-    moved.rename(fi / "moved.jpg")
-    with patch.object(vecbench_scan, "look_into", wraps=vecbench_scan.look_into) as looked:
+    with patch.object(image_scan, "inspect_image", wraps=image_scan.inspect_image) as looked:
         built([fi], folder)
-    assert [call.args[0][0] for call in looked.call_args_list] == ["FI/emotion_dataset/awe/awe_202000.jpg"]
+    assert [call.args[0] for call in looked.call_args_list] == [str(changed)]
     after = kept_in(folder)
-    assert after["FI/emotion_dataset/awe/awe_202000.jpg"][4] == hashlib.sha256(changed.read_bytes()).digest()
+    assert after[str(changed)]["sha256"] == hashlib.sha256(changed.read_bytes()).hexdigest()
     assert len(after) == len(before)
-    (fi / "moved.jpg").rename(moved)
-    with patch.object(vecbench_scan, "look_into", side_effect=AssertionError("decoded again")):
-        built([fi], folder)
 
 
 def test_another_release_of_equal_names_sizes_and_times_is_read_anew(tmp_path: Path) -> None:
@@ -90,7 +82,7 @@ def test_names_that_are_no_utf8_are_kept_and_listed(tmp_path: Path) -> None:
         "image_empty",
     )
     first = contents(folder)
-    with patch.object(vecbench_scan, "look_into", side_effect=AssertionError("decoded again")):
+    with not_decoded():
         built([fi], folder, "--test-rows", "FI-8=0", "FI-2=0")
     assert contents(folder) == first
 
@@ -106,13 +98,13 @@ def slow_fi(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trees.make_fi(tmp_path_factory.mktemp("slow") / "FI", 12, size=500)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
 def test_an_interrupted_build_goes_on(number: signal.Signals, slow_fi: Path, tmp_path: Path) -> None:
     fi = shutil.copytree(slow_fi, tmp_path / "FI")
     output = tmp_path / "out"
-    log = output / "scan.sqlite-wal"  # grows by a page or two with each image
+    log = output / "scan.jsonl"
     process = run(fi, output)
-    while process.poll() is None and not (log.exists() and log.stat().st_size > 15 * 4096):
+    while process.poll() is None and not (log.exists() and log.stat().st_size > 4096):
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGSTOP)  # it must not end while another one is turned away
     workers = children(process.pid)
@@ -123,7 +115,7 @@ def test_an_interrupted_build_goes_on(number: signal.Signals, slow_fi: Path, tmp
     assert process.returncode == (130 if number == signal.SIGINT else -number), err
     assert (second.returncode, second.stderr) == (
         2,
-        f"error: {output}/scan.sqlite: another build uses this folder; wait for its end, or give another "
+        f"error: {output}/scan.jsonl: another command uses this file; wait for its end, or give another "
         "--output-dir\n",
     )
     assert not (output / "manifest.json").exists() and not (output / "test.jsonl").exists()
@@ -133,17 +125,14 @@ def test_an_interrupted_build_goes_on(number: signal.Signals, slow_fi: Path, tmp
     while any(map(is_running, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert workers and not any(map(is_running, workers)), "the workers end with the command"
-    kept = kept_in(output)
-    assert 5 <= len(kept) < 96
-
-    for name in kept:  # other bytes of the same size and time: decoded again, they would be left out
-        path = fi.parent / name
-        state = path.stat()
-        path.write_bytes(b"\0" * state.st_size)
-        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    before = log.read_bytes()
+    assert 5 <= before.count(b"\n") < 96
     process = run(fi, output)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
+    after = log.read_bytes()
+    assert after.startswith(before[: before.rfind(b"\n") + 1])
+    assert len(kept_in(output)) == after.count(b"\n") == 96, "each is decoded once"
     assert contents(output) == contents(built([slow_fi], tmp_path / "whole"))
 
 
@@ -160,25 +149,14 @@ def is_running(pid: int) -> bool:
     return state.rpartition(")")[2].split()[0] != "Z"
 
 
-def test_another_file_in_the_place_of_the_scan(tmp_path: Path) -> None:
-    fi, scan = trees.make_fi(tmp_path / "FI", 1), tmp_path / "scan.sqlite"
-    scan.write_bytes(b"a text that is longer than the head of a database" * 50)
-    result = build([fi], tmp_path)
-    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
-    assert "scan.sqlite: file is not a database; " in result.stderr
-    scan.unlink()
-    with closing(sqlite3.connect(scan)) as database:
-        database.execute("CREATE TABLE scan (file, size)")
-    result = build([fi], tmp_path)
-    assert result.returncode == 2 and "remove the file to scan anew" in result.stderr.splitlines()[-1]
-
-
 def peaks_of_builds(folder: Path) -> list[int]:
     """Bytes of Python objects at most, in builds of 100, 100 and 1100 images."""
 
-    def looked(task: vecbench_scan.Task) -> vecbench_scan.Scanned:
-        content = hashlib.sha256(task[0].encode()).digest()
-        return vecbench_scan.Scanned(content, content)
+    def looked(path: str) -> image_scan.Facts:
+        content = hashlib.sha256(path.encode()).hexdigest()
+        form = {"width": 8, "height": 8, "format": "JPEG", "mode": "RGB", "n_frames": 1}
+        sums = {"sha256": content, "pixels_sha256": content}
+        return form | sums | {"exif_rotated": False, "wrong_extension": False}
 
     peaks: list[int] = []
 
@@ -193,8 +171,9 @@ def peaks_of_builds(folder: Path) -> list[int]:
         for number in range(n):
             (fi / "emotion_dataset" / MIKELS_8[number % 8] / f"{number}.jpg").touch()
         with (
-            patch.object(vecbench_scan, "look_into", looked),
-            patch.object(vecbench_scan, "BLOCK", 64),
+            patch.object(image_scan, "asdict", lambda path: looked(path)),
+            patch.object(image_scan, "inspect_image", lambda path: path),
+            patch.object(image_scan, "_BLOCK", 64),
             patch.object(vecbench_outputs, "manifest", note_peak),  # all but the sums of files is done
         ):
             tracemalloc.start()
@@ -206,7 +185,8 @@ def peaks_of_builds(folder: Path) -> list[int]:
 def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     # In a process of its own: what the other tests have loaded is not counted.
     code = (
-        "import pathlib, sys, test_vecbench_scan as t; print(*t.peaks_of_builds(pathlib.Path(sys.argv[1])))"
+        "import pathlib, sys; sys.path[:0] = ['..']; import test_scan as t;"
+        "print(*t.peaks_of_builds(pathlib.Path(sys.argv[1])))"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     measured = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=300)

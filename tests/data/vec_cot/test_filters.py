@@ -1,4 +1,4 @@
-"""What passes the filters of a VEC-CoT and the reason why the rest does not; stage-2 confidences."""
+"""What passes the filters of a VEC-CoT and the reason why the rest does not."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from data.vec_cot import confidence, filters
-from data.vec_cot.rows import Row
+from data.vec_cot import filters
 from emocaliber.jsonl import RecordError
 from emocaliber.response import SECTIONS, render
 
@@ -22,7 +21,6 @@ LIMITS = filters.Limits(
     leak_patterns=filters.read_leak_patterns(None),
     max_images_per_text=2,
 )
-ROW = Row("a.jsonl:1", "r", "T", "awe", LABELS, "a.jpg", stage="stage2")
 
 
 def reason(answer: dict[str, Any], truth: str = "awe", limits: filters.Limits = LIMITS) -> str:
@@ -131,45 +129,3 @@ def test_a_text_may_be_had_by_so_many_images() -> None:
         repeats.check(louder, "c")
     assert caught.value.reason == "repeated_reasoning"
     repeats.check(filters.Chain(REASONING | {"human": "Nobody is there."}, "awe", None), "c")
-
-
-def stage2(
-    method: str, samples: dict[str, list[str]] | None = None, stated: str | None = None
-) -> filters.Chain:
-    chain = filters.Chain(REASONING, "awe", None if stated is None else Decimal(stated))
-    return confidence.with_confidence(
-        method, ROW, chain, constant=Decimal("0.8"), samples=samples or {}, limits=LIMITS
-    )
-
-
-def test_constant_and_stated_confidence() -> None:
-    assert stage2("constant", stated="0.3").confidence == Decimal("0.8")
-    assert stage2("teacher", stated="0.3").confidence == Decimal("0.3")
-    with pytest.raises(filters.Dropped) as caught:
-        stage2("teacher")
-    assert caught.value.reason == "no_confidence"
-
-
-def test_agreement_follows_the_rule_of_the_confidence_targets() -> None:
-    """By hand, k = 4: 0.5 + 0.5 * (m + 0.5) / 5 is 0.85 for m = 3."""
-    fear = {name: f"Something dark as {name}." for name in SECTIONS}
-    yes, no = render(REASONING, "awe"), render(fear, "fear")
-    same = stage2("agreement", {"r": [yes, yes, no, yes]})
-    assert (same.label, same.confidence, same.reasoning) == ("awe", Decimal("0.85"), REASONING)
-    # Most name another label: the row concludes with that, in the words of the first sound sample of it.
-    other = stage2("agreement", {"r": ["<answer>fear</answer>", no, yes, no]})
-    assert (other.label, other.confidence, other.reasoning) == ("fear", Decimal("0.85"), fear)
-
-
-@pytest.mark.parametrize(
-    ("samples", "expected"),
-    [
-        ({}, "not_sampled"),
-        ({"r": ["nothing", ""]}, "no_sampled_label"),
-        ({"r": ["<answer>fear</answer>"] * 3}, "no_sampled_chain"),
-    ],
-)
-def test_rows_that_samples_do_not_serve(samples: dict[str, list[str]], expected: str) -> None:
-    with pytest.raises(filters.Dropped) as caught:
-        stage2("agreement", samples)
-    assert caught.value.reason == expected

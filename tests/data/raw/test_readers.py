@@ -1,20 +1,15 @@
 """Each raw release read from a small tree that imitates it: labels, splits, places, reasons for oddities."""
 
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import raw_trees as trees
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "tests" / "data"))
-
-import raw_trees as trees  # noqa: E402
-
-from data.raw.readers import READERS, RawImage, ReaderSettings, Skipped, path_inside  # noqa: E402  # noqa: E402
-from emocaliber.jsonl import RecordError  # noqa: E402
-from emocaliber.taxonomy import MIKELS_8, TASKS, UNBIASED_6, WEBEMO_25  # noqa: E402
+from data.raw.readers import READERS, RawImage, ReaderSettings, Skipped, path_inside
+from emocaliber.jsonl import RecordError
+from emocaliber.taxonomy import MIKELS_8, TASKS, UNBIASED_6, WEBEMO_25
 
 
 def read(

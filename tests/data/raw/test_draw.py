@@ -2,25 +2,20 @@
 
 import hashlib
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import raw_trees as trees
 from hypothesis import given
 from hypothesis import strategies as st
+from vecbench_builds import built, rows
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "tests" / "data"))
-
-import raw_trees as trees  # noqa: E402
-from vecbench_builds import built, rows  # noqa: E402
-
-from data.raw import draw as vecbench_draw  # noqa: E402
-from data.raw.scan import BUILD_TABLES, temporary_database  # noqa: E402
-from emocaliber.images import inspect_image  # noqa: E402
-from emocaliber.taxonomy import MIKELS_8  # noqa: E402
+from data.raw import draw as vecbench_draw
+from data.raw.scan import BUILD_TABLES, temporary_database
+from emocaliber.images import inspect_image
+from emocaliber.taxonomy import MIKELS_8
 
 
 def test_emoset_keeps_its_own_splits(raw: Path, benchmark: Path) -> None:

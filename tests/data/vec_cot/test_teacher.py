@@ -1,18 +1,29 @@
-"""The teacher's client: retries, faults of servers, answers that stay on disk, what they cost."""
+"""The teacher: what it is sent, retries, faults of servers, answers that stay on disk, what they cost."""
 
+import base64
+import io
 import json
-import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1]))
-
 from chat_server import Reply, chat_server
+from PIL import Image
 
-from data.vec_cot.teacher import Cost, Question, Teacher, TeacherUnusable, ask_all
+from data.vec_cot.rows import Row
+from data.vec_cot.teacher import (
+    Cost,
+    Question,
+    Teacher,
+    ask_all,
+    data_url,
+    prompt_hash,
+    question_text,
+    read_template,
+)
 from emocaliber.chat_server import ChatServer
+from emocaliber.jsonl import RecordError
 
 KEY = "sk-very-secret"
 
@@ -79,7 +90,9 @@ def test_what_stays_is_an_error_and_only_that_is_asked_for_next(
         answers = ask(tmp_path, server.url, "a bad c", timeout_s=0.5)
         assert answers["bad"]["error"]["type"] == kind and answers["bad"]["error"]["message"]
         assert (answers["a"]["answer"], answers["c"]["answer"]) == ("yes", "yes")
-        assert server.asked.count("bad") == n_asked
+        n_seen = server.asked.count("bad")
+        # A server may never see a question that was given up while it was on its way.
+        assert n_seen == n_asked or (fault == "late" and 0 < n_seen < n_asked)
         server.asked.clear()
         server.reply = lambda text, before: "mended"
         cost = Cost(1.0, 1.0)
@@ -109,7 +122,7 @@ def test_another_prompt_is_asked_anew_and_a_torn_line_again(tmp_path: Path) -> N
     ("status", "remedy"), [(401, "--api-key-variable"), (403, "key"), (404, "--teacher-url")]
 )
 def test_a_wrong_key_or_address_ends_it_at_once(tmp_path: Path, status: int, remedy: str) -> None:
-    with chat_server(lambda text, before: status) as server, pytest.raises(TeacherUnusable) as caught:
+    with chat_server(lambda text, before: status) as server, pytest.raises(RecordError) as caught:
         ask(tmp_path, server.url, "a b c d e f g h i j")
     assert remedy in str(caught.value) and KEY not in str(caught.value)
     assert len(server.asked) <= 4, "those under way, and no more"
@@ -118,6 +131,62 @@ def test_a_wrong_key_or_address_ends_it_at_once(tmp_path: Path, status: int, rem
 def test_a_server_that_is_down_ends_it(tmp_path: Path) -> None:
     with chat_server(lambda text, before: "yes") as server:
         url = server.url
-    with pytest.raises(TeacherUnusable, match="2 failures in a row, the last server_error"):
+    with pytest.raises(RecordError, match="2 failures in a row, the last server_error"):
         ask(tmp_path, url, "a b c d e f", max_failures_in_a_row=2, max_retries=0, concurrency=1)
     assert len((tmp_path / "raw.jsonl").read_text().splitlines()) == 2
+
+
+ROW = Row("f:1", "r", "Two", "awe", ("awe", "fear"), "a.jpg", pixels="0")
+
+
+def sent(path: Path, max_pixels: int | None = None) -> tuple[str, bytes]:
+    kind, _, content = data_url(path, max_pixels).partition(";base64,")
+    return kind, base64.b64decode(content)
+
+
+def test_images_are_sent_as_a_viewer_sees_them(tmp_path: Path) -> None:
+    photo = Image.effect_noise((60, 40), 50).convert("RGB")
+    photo.save(tmp_path / "wrong.png", "JPEG")
+    assert sent(tmp_path / "wrong.png") == ("data:image/jpeg", (tmp_path / "wrong.png").read_bytes())
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo.save(tmp_path / "turned.jpg", exif=exif)
+    photo.convert("CMYK").save(tmp_path / "print.jpg")
+    for name, size in (("turned.jpg", (40, 60)), ("print.jpg", (60, 40))):
+        kind, content = sent(tmp_path / name)
+        with Image.open(io.BytesIO(content)) as shown:
+            assert (kind, shown.size, shown.mode) == ("data:image/jpeg", size, "RGB")
+    with Image.open(io.BytesIO(sent(tmp_path / "wrong.png", 600)[1])) as shown:
+        assert shown.size == (30, 20)
+
+
+def test_a_transparent_colour_of_the_header_is_drawn_on_white(tmp_path: Path) -> None:
+    for mode, colour in (("RGB", (200, 0, 0)), ("L", 9)):
+        Image.new(mode, (8, 8), colour).save(tmp_path / "clear.png", transparency=colour)
+        kind, content = sent(tmp_path / "clear.png")
+        with Image.open(io.BytesIO(content)) as shown:
+            assert (kind, shown.getpixel((4, 4))) == ("data:image/jpeg", (255, 255, 255))
+
+
+def test_only_one_who_is_told_reads_the_label() -> None:
+    told = question_text(read_template("own", blind=False), ROW, with_confidence=True)
+    blind = question_text(
+        read_template("own", blind=True), replace(ROW, label="sadness"), with_confidence=False
+    )
+    assert "Of awe, fear, awe was named most." in told and "<confidence>" in told
+    assert "sadness" not in blind and "awe, fear" in blind and "<confidence>" not in blind
+    for text in (told, blind):
+        assert "<analysis>" in text and "</think><answer>" in text and "{" not in text
+
+
+def test_the_hash_hangs_on_all_that_is_asked() -> None:
+    request = {"model": "m", "temperature": 0.0}
+    hashes = [
+        prompt_hash(ROW, "text", request, None),
+        prompt_hash(ROW, "other", request, None),
+        prompt_hash(ROW, "text", request | {"temperature": 0.5}, None),
+        prompt_hash(ROW, "text", request, 100),
+        prompt_hash(replace(ROW, pixels="1"), "text", request, None),
+    ]
+    assert len(set(hashes)) == 5
+    assert prompt_hash(replace(ROW, image="b.jpg"), "text", request, None) == hashes[0], "the same picture"
