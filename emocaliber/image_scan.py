@@ -68,18 +68,18 @@ class ImageMemory:
             self._place_of: dict[int, int] = {}
             place = 0
             for line in self._lines:
-                self._place_of[hash(self._row(line)["file"])] = place
+                self._place_of[hash(str(self._row(line).get("file")))] = place
                 place += len(line)
             self._stack = stack.pop_all()
 
     def _row(self, line: bytes) -> Facts:
         try:
             row = json.loads(line)
-            if isinstance(row["file"], str):
-                return dict(row)
-        except (ValueError, TypeError, KeyError):
-            pass
-        raise RecordError(f"{self._path}: a line is not of such a file; remove it, and images are read anew")
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            raise RecordError(f"{self._path}: not made by this command; remove it, and images are read anew")
+        return row
 
     def scan(
         self, files: Iterable[str], n_files: int, look: Look = decoded, *, workers: int
@@ -150,7 +150,7 @@ class ImageMemory:
             return False, {}
         self._lines.seek(place)
         row = self._row(self._lines.readline())
-        if row["file"] != file:
+        if row.get("file") != file:
             return False, {}
         try:
             is_current = (_stamp(file) | {"method": self._method}).items() <= row.items()

@@ -1,27 +1,25 @@
-"""Write real photographs as records in the published format, in every form that image files come in.
-
-    python data/build_photographs.py --output-dir data/photographs
+"""Real photographs as records in the published format, in every form that image files come in.
 
 They are the freely licensed samples that scikit-image and scikit-learn ship; nothing is downloaded.
-SOURCES.md beside them names authors and licences, from those packages' own notes. `ground_truth` is one
-person's opinion and means nothing: these rows show that photographs run, not how well a model reads them.
+`ground_truth` is one person's opinion and means nothing: these rows show that photographs run, not how well
+a model reads them.
 """
 
 import importlib.util
 import shutil
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw
 
-from emocaliber.command_line import CommandParser
+from emocaliber.jsonl import write_jsonl_atomic
 from emocaliber.prompts import conversation
-from emocaliber.records import Record, write_jsonl_atomic, write_text_atomic
+from emocaliber.records import Record
 from emocaliber.taxonomy import TASKS
 
-PACKAGES = {"skimage": ("scikit-image", "data"), "sklearn": ("scikit-learn", "datasets/images")}
+FOLDERS = {"skimage": "data", "sklearn": "datasets/images"}
 SOURCES = {  # file: package, author and licence
     "astronaut.png": (
         "skimage",
@@ -89,8 +87,6 @@ def as_transparent(image: Image.Image, path: Path) -> None:
 
 def as_wide_grey(image: Image.Image, path: Path) -> None:
     """Save 16 bits of grey."""
-    import numpy as np
-
     grey = np.asarray(image.convert("L"), dtype=np.uint16) * 257
     Image.fromarray(grey).save(path)
 
@@ -120,42 +116,17 @@ PHOTOGRAPHS = (
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
-    parser = CommandParser(description=__doc__)
-    parser.add_argument(
-        "--output-dir", required=True, type=Path, metavar="DIR", help="made if it is not there"
-    )
-    folder: Path = parser.parse_args(argv).output_dir
-    try:
-        sources = {name: locate(name) for name in SOURCES}
-        (folder / "images").mkdir(parents=True, exist_ok=True)
-        write_text_atomic(folder / "SOURCES.md", sources_text())
-        write_jsonl_atomic(folder / "test.jsonl", list(build(folder, sources)))
-    except (LookupError, OSError) as error:
-        print(f"error: {error.args[0] if isinstance(error, LookupError) else error}", file=sys.stderr)
-        return 2
-    print(f"wrote {folder / 'test.jsonl'}: {len(PHOTOGRAPHS)} photographs")
-    return 0
+def write_photographs(folder: Path) -> Path:
+    """Make FOLDER/test.jsonl and its images; gives the path of the records."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    write_jsonl_atomic(folder / "test.jsonl", records(folder))
+    return folder / "test.jsonl"
 
 
-def locate(name: str) -> Path:
-    """Find a sample in its package, without importing that. Raises LookupError if it is not there."""
-    package, _ = SOURCES[name]
-    distribution, folder = PACKAGES[package]
-    spec = importlib.util.find_spec(package)
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(place) / folder / name
-        if path.is_file():
-            return path
-    raise LookupError(f"{distribution} with its sample {name} is not installed; source setup_env.sh first")
-
-
-def build(folder: Path, sources: dict[str, Path]) -> Iterator[Record]:
-    """Write every image; yields its record."""
+def records(folder: Path) -> Iterator[Record]:
     for photograph in PHOTOGRAPHS:
         relative = f"images/{photograph.name}"
-        with Image.open(sources[photograph.source]) as image:
+        with Image.open(located(photograph.source)) as image:
             photograph.write(image, folder / relative)
         candidates = list(TASKS[photograph.task].labels)
         yield {
@@ -165,26 +136,12 @@ def build(folder: Path, sources: dict[str, Path]) -> Iterator[Record]:
             "task": photograph.task,
             "ground_truth": photograph.opinion,
             "candidates": candidates,
-            "source": f"{photograph.source} of {PACKAGES[SOURCES[photograph.source][0]][0]}",
         }
 
 
-def sources_text() -> str:
-    """Give SOURCES.md: which file comes from where, by whom, under which licence."""
-    lines = [
-        "# Sources of the photographs",
-        "",
-        "From the notes of scikit-image (`skimage.data`) and scikit-learn (`datasets/images/README.txt`).",
-        "A name that says more than the source's was converted from it.",
-        "",
-        "| file | from | author and licence |",
-        "|---|---|---|",
-    ]
-    for photograph in PHOTOGRAPHS:
-        package, licence = SOURCES[photograph.source]
-        lines.append(f"| {photograph.name} | {photograph.source} of {PACKAGES[package][0]} | {licence} |")
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def located(name: str) -> Path:
+    """A sample in its package, which is not imported."""
+    package, _ = SOURCES[name]
+    spec = importlib.util.find_spec(package)
+    assert spec is not None and spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0]) / FOLDERS[package] / name

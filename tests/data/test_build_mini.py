@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from in_process import Result, run
@@ -38,7 +39,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def lines(path: Path) -> list[dict]:
+def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -147,46 +148,48 @@ def test_labels_are_drawn_from_the_posterior(built: Path) -> None:
     assert abs(drawn - expected) < 0.06
 
 
-def test_a_complete_build_is_left_alone_and_a_broken_one_redone(built: Path) -> None:
-    before = (built / "test.jsonl").stat().st_mtime_ns
-    again = build(built, "--n-test", "12")
+def test_a_complete_build_is_left_alone_and_a_broken_one_redone(tmp_path: Path) -> None:
+    build(tmp_path, "--n-test", "2")
+    before = (tmp_path / "test.jsonl").stat().st_mtime_ns
+    again = build(tmp_path, "--n-test", "2")
     assert "already built" in again.stdout
-    assert (built / "test.jsonl").stat().st_mtime_ns == before
-    assert not list(built.glob(".building*"))
+    assert (tmp_path / "test.jsonl").stat().st_mtime_ns == before
+    assert not list(tmp_path.glob(".building*"))
     for broken in (
-        built / "manifest_test.json",
-        built / "test.jsonl",
-        next(built.rglob("images/test/*/*.jpg")),
+        tmp_path / "manifest_test.json",
+        tmp_path / "test.jsonl",
+        next(tmp_path.rglob("images/test/*/*.jpg")),
     ):
         broken.unlink()
-        assert "test split built" in build(built, "--n-test", "12").stdout
+        assert "test split built" in build(tmp_path, "--n-test", "2").stdout
         assert broken.is_file()
-    for damaged in (built / "test.jsonl", built / "test_scenes.jsonl"):
+    for damaged in (tmp_path / "test.jsonl", tmp_path / "test_scenes.jsonl"):
         whole = damaged.read_bytes()
         damaged.write_bytes(whole[:-1000])
-        redone = build(built, "--n-test", "12")
+        redone = build(tmp_path, "--n-test", "2")
         assert f"{damaged}: not as it was built; the split is built anew" in redone.stderr
         assert "test split built" in redone.stdout and damaged.read_bytes() == whole
-    (built / "manifest_test.json").write_text("[]")
-    assert "test split built" in build(built, "--n-test", "12").stdout
+    (tmp_path / "manifest_test.json").write_text("[]")
+    assert "test split built" in build(tmp_path, "--n-test", "2").stdout
 
 
-def test_an_interrupted_rebuild_leaves_the_old_build(built: Path) -> None:
+def test_an_interrupted_rebuild_leaves_the_old_build(tmp_path: Path) -> None:
     """A build that is killed half-way has touched nothing but its own folder beside."""
-    before = tree_hash(built)
-    command = [sys.executable, str(ROOT / "data" / "build_mini.py"), "--output-dir", str(built)]
+    build(tmp_path, "--n-test", "2")
+    before = tree_hash(tmp_path)
+    command = [sys.executable, str(ROOT / "data" / "build_mini.py"), "--output-dir", str(tmp_path)]
     process = subprocess.Popen(
         [*command, "--n-test", "400"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    while process.poll() is None and not list(built.glob(".building-test/images/test/*/*.jpg")):
+    while process.poll() is None and not list(tmp_path.glob(".building-test/images/test/*/*.jpg")):
         pass
     process.kill()
     process.wait()
-    left = {name: value for name, value in tree_hash(built).items() if not name.startswith(".building")}
+    left = {name: value for name, value in tree_hash(tmp_path).items() if not name.startswith(".building")}
     assert left == before
-    assert "already built" in build(built, "--n-test", "12").stdout
-    assert "test split built" in build(built, "--n-test", "12", "--seed", "3").stdout
-    assert not list(built.glob(".building*"))
+    assert "already built" in build(tmp_path, "--n-test", "2").stdout
+    assert "test split built" in build(tmp_path, "--n-test", "2", "--seed", "3").stdout
+    assert not list(tmp_path.glob(".building*"))
 
 
 def test_true_facts_name_every_part() -> None:

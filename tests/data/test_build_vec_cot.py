@@ -225,17 +225,6 @@ def test_another_file_of_the_same_name_size_and_time_is_another_image(
     assert build(capsys, folder, teacher.url, *flags)[0] == 0 and len(lines(known)) == len(now)
 
 
-def test_images_known_without_their_root_are_looked_at_again(
-    folder: Path, teacher: ChatServer, capsys: pytest.CaptureFixture[str]
-) -> None:
-    found = (folder / "3.png").stat()
-    old = {"image": "3.png", "bytes": found.st_size, "changed_ns": found.st_mtime_ns, "pixels_sha256": "0"}
-    (folder / "out").mkdir()
-    write(folder / "out" / "known_images.jsonl", [old])
-    assert build(capsys, folder, teacher.url)[0] == 0
-    assert len(lines(folder / "out" / "known_images.jsonl")) == 1 + N_IMAGES
-
-
 def test_a_build_that_fails_takes_the_manifest_away_before_it_writes(
     folder: Path,
     teacher: ChatServer,
@@ -250,7 +239,7 @@ def test_a_build_that_fails_takes_the_manifest_away_before_it_writes(
         there.extend([manifest.exists()] if path == listed else [])
         written(path, rows)
 
-    monkeypatch.setattr(jsonl, "write_jsonl_atomic", watched)
+    monkeypatch.setattr(build_vec_cot, "write_jsonl_atomic", watched)
     # No chain is that short, no image is there, and nothing is wrong.
     for flags, status in ((["--max-characters", "22"], 2), (["--image-root", "/no/where"], 2), ([], 0)):
         assert build(capsys, folder, teacher.url)[0] == 0 and manifest.exists()
@@ -477,7 +466,7 @@ def test_an_interrupted_build_asks_only_for_what_is_missing(
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130 and said.endswith("interrupted; the same command continues\n")
+    assert process.returncode == 130 and said.endswith("interrupted: the same command continues\n")
     assert "Traceback" not in said
     n_answered = len(lines(raw))
     assert 5 <= n_answered < 72 and not (folder / "out" / "stage1.jsonl").exists()

@@ -138,7 +138,10 @@ def test_contact_sheets_show_every_label_and_run_nothing_that_data_say(data: Pat
         (["missing.jsonl"], "cannot be read"),
         (["{data}/test.jsonl", "{data}/test.jsonl"], "given twice"),
         (["{data}/test.jsonl", "--min-pixels", "5"], "--checkpoint with it"),
-        (["{data}/test.jsonl", "--checkpoint", "{data}/none"], "none: no processor"),
+        pytest.param(
+            *(["{data}/test.jsonl", "--checkpoint", "{data}/none"], "none: no processor"),
+            marks=pytest.mark.slow,  # imports torch
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(data: Path, arguments: list[str], message: str) -> None:

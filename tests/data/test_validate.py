@@ -309,7 +309,7 @@ def test_damaged_files_are_one_line(tmp_path: Path) -> None:
 
 def test_faults_are_shown_with_line_and_remedy(tmp_path: Path) -> None:
     path = write(tmp_path / "records.jsonl", [record(0), *[record(0) for _ in range(7)]])
-    out = validate(path, "--show", 2).out.splitlines()
+    out = validate(path, "--show", 2).stdout.splitlines()
     assert out[0] == f"{path}: records, questions for inference; 8 rows"
     assert out[1:4] == [
         "  EmoSet-8 8",

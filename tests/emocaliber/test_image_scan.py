@@ -105,11 +105,19 @@ def test_a_line_that_was_cut_off_is_mended(tmp_path: Path, files: list[str]) -> 
     assert looked.call_count == 1 and [row["file"] for row in lines(memory)] == files[:3]
 
 
-@pytest.mark.parametrize("line", ["no JSON\n", '{"image": "a.png"}\n', "[1]\n", "\xff\xfe\n"])
+@pytest.mark.parametrize("line", ["no JSON\n", "[1]\n", "\xff\xfe\n"])
 def test_another_file_in_its_place_is_one_error(tmp_path: Path, files: list[str], line: str) -> None:
     (tmp_path / "memory.jsonl").write_bytes(line.encode("latin-1"))
-    with pytest.raises(RecordError, match=r"memory\.jsonl: a line is not of such a file; remove it"):
+    with pytest.raises(RecordError, match=r"memory\.jsonl: not made by this command; remove it"):
         scanned(tmp_path / "memory.jsonl", files)
+
+
+def test_lines_of_earlier_versions_are_not_used(tmp_path: Path, files: list[str]) -> None:
+    size = os.stat(files[0]).st_size
+    old = [{"image": "0.png", "size": size}, {"file": files[0], "size_bytes": size, "width": 5}]
+    (tmp_path / "memory.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in old))
+    found = scanned(tmp_path / "memory.jsonl", files[:1])[files[0]]
+    assert isinstance(found, dict) and found["width"] == 8
 
 
 def test_one_at_a_time(tmp_path: Path, files: list[str]) -> None:

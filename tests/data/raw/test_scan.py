@@ -17,7 +17,7 @@ import raw_trees as trees
 from PIL import Image
 from vecbench_builds import FILES, SCRIPT, Row, build, built, rows
 
-from data.raw import outputs as vecbench_outputs
+from data import build_vecbench
 from emocaliber import image_scan
 from emocaliber.taxonomy import MIKELS_8
 
@@ -174,7 +174,7 @@ def peaks_of_builds(folder: Path) -> list[int]:
             patch.object(image_scan, "asdict", lambda path: looked(path)),
             patch.object(image_scan, "inspect_image", lambda path: path),
             patch.object(image_scan, "_BLOCK", 64),
-            patch.object(vecbench_outputs, "manifest", note_peak),  # all but the sums of files is done
+            patch.object(build_vecbench, "manifest", note_peak),  # all but the sums of files is done
         ):
             tracemalloc.start()
             built([fi], fi.with_name("out"))
