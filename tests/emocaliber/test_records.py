@@ -7,15 +7,27 @@ import pytest
 
 from emocaliber.prompts import conversation, user_prompt
 from emocaliber.records import (
+    RECORD_INVALID,
+    UNREADABLE_TASK,
     RecordError,
     content_id,
+    faults,
+    has_soft_truth,
+    is_invalid_record,
     iterate_with_places,
     merge_by_id,
+    most_probable,
     read_records,
+    read_records_keeping_invalid,
     record_images,
     record_text,
+    soft_truth,
+    validate_record,
     write_jsonl_atomic,
 )
+from emocaliber.report.paper import PaperProtocol
+from emocaliber.report.summary import evaluate
+from emocaliber.scoring import UNKNOWN_TRUTH, score
 from emocaliber.taxonomy import MIKELS_8, WEBEMO_25
 
 PUBLISHED = {
@@ -313,3 +325,227 @@ def test_of_several_outputs_a_response_goes_first_then_the_last(outputs, kept):
 def test_outputs_of_other_data_are_refused():
     with pytest.raises(RecordError, match="row '2': an output of other data"):
         merge_by_id([{"id": "1"}], [{"id": "2", "response": "a"}])
+
+
+def test_every_fault_of_a_row_is_told_and_reading_raises_the_first():
+    row = changed(id=True, task=" ", ground_truth="bliss", votes={"awe": -1}, response=5, conversations=[])
+    found = list(faults(row))
+    assert [reason for reason, _ in found] == [
+        *("bad_id", "no_task", "soft_truth", "truth_not_a_candidate", "no_image", "no_question"),
+        "bad_response",
+    ]
+    with pytest.raises(RecordError) as error:
+        validate_record(row, need_truth=False)
+    assert str(error.value) == found[0][1]
+    assert list(faults(changed(ground_truth=...), need_truth=False)) == []
+    assert [reason for reason, _ in faults(changed(ground_truth=...))] == ["no_truth"]
+
+
+def test_a_distribution_that_cannot_be_read_is_a_fault_also_beside_a_truth(tmp_path):
+    with pytest.raises(RecordError, match=r"data\.jsonl:1: posterior sums to 0\.5"):
+        read(tmp_path, changed(posterior={"awe": 0.5}))
+
+
+LABELS = ("joy", "great joy", "sadness")
+
+
+def test_votes_become_shares_of_all_candidates_in_their_spelling_and_order():
+    read = soft_truth({"votes": {"Sad": 1, "Great-Joy": 2.5, "joy": 0}}, LABELS)
+    assert read == {"joy": 0.0, "great joy": 2.5 / 3.5, "sadness": 1 / 3.5}
+    assert list(read) == list(LABELS)
+
+
+def test_one_vote_is_a_sure_truth():
+    assert soft_truth({"votes": {"joy": 7}, "posterior": None}, LABELS) == dict.fromkeys(LABELS, 0.0) | {
+        "joy": 1
+    }
+
+
+def test_a_posterior_is_taken_as_written():
+    assert soft_truth({"posterior": {"sad": 0.3, "joy": 0.6995}, "votes": {}}, LABELS) == {
+        "joy": 0.6995,
+        "great joy": 0.0,
+        "sadness": 0.3,
+    }
+
+
+@pytest.mark.parametrize("record", [{}, {"votes": None}, {"votes": {}, "posterior": None}, {"posterior": {}}])
+def test_nothing_written_is_nothing_known(record):
+    assert soft_truth(record, LABELS) is None
+    assert not has_soft_truth(record)
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"votes": ["joy"]}, "votes is not an object; make it label -> number of raters, or leave it out"),
+        ({"votes": 0}, "votes is not an object; make it label -> number of raters, or leave it out"),
+        ({"votes": {"awe": 1}}, "votes give 'awe' 1; use candidates and numbers of raters, 0 or more"),
+        ({"votes": {"joy": -1}}, "votes give 'joy' -1; use candidates and numbers of raters, 0 or more"),
+        ({"votes": {"joy": True}}, "votes give 'joy' True; use candidates and numbers of raters, 0 or more"),
+        ({"votes": {"joy": "3"}}, "votes give 'joy' '3'; use candidates and numbers of raters, 0 or more"),
+        (
+            {"votes": {"joy": 10**400}},
+            f"votes give 'joy' 1{'0' * 39}…; use candidates and numbers of raters, 0 or more",
+        ),
+        (
+            {"votes": {"joy": 0, "sad": 0}},
+            "votes sum to 0; give at least one rater's vote, or leave them out",
+        ),
+        (
+            {"votes": {"sad": 1, "Sadness": 1}},
+            "votes give 'sadness' twice, once as 'Sadness'; name each label once",
+        ),
+        (
+            {"votes": {"joy": 1}, "posterior": {"joy": 1}},
+            "posterior and votes are both there; keep the one that is the truth",
+        ),
+    ],
+)
+def test_votes_that_cannot_be_read_are_told_exactly(record, message):
+    assert has_soft_truth(record)
+    with pytest.raises(RecordError) as error:
+        soft_truth(record, LABELS)
+    assert str(error.value) == message
+
+
+def test_the_most_probable_of_equals_is_the_first_candidate():
+    assert most_probable({"joy": 0.2, "great joy": 0.4, "sadness": 0.4}) == "great joy"
+    assert (
+        most_probable(soft_truth({"votes": {"sadness": 2, "great joy": 2, "joy": 1}}, LABELS)) == "great joy"
+    )
+
+
+GOOD = {
+    "id": "good",
+    "image": "a.png",
+    "conversations": conversation("a.png", MIKELS_8),
+    "task": "EmoSet-8",
+    "candidates": list(MIKELS_8),
+    "ground_truth": "awe",
+}
+
+
+def good(**fields):
+    return {name: value for name, value in {**GOOD, **fields}.items() if value is not ...}
+
+
+def read_all(tmp_path, *lines):
+    path = tmp_path / "data.jsonl"
+    encoded = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
+    path.write_bytes(b"".join(line + b"\n" for line in encoded))
+    return read_records_keeping_invalid(path)
+
+
+def test_a_sound_file_is_read_as_it_always_is(tmp_path):
+    rows = read_all(tmp_path, GOOD, good(id=7), good(id=..., image="b.png"), good(id=..., image="b.png"), b"")
+    assert rows == read_records(tmp_path / "data.jsonl", need_truth=False)
+    assert not any(map(is_invalid_record, rows))
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"{", "not JSON"),
+        (b"\xff", "not UTF-8"),
+        (b"[1]", "a JSON list, not an object"),
+        (b'{"a": NaN}', "NaN is no JSON number"),
+        (b'{"a": ' + b"[" * 100_000, "not JSON (RecursionError)"),
+        (good(extra=json.loads("[" * 101 + "]" * 101)), "nested more than 100 levels deep"),
+        (good(task=3), "no task"),
+        (good(candidates="joy"), "make it a list of at least one label"),
+        (good(ground_truth=["awe"]), "is not among the candidates"),
+        (good(image=..., conversations=[{"role": "user", "content": "What?"}]), "no image"),
+        (good(image=[1]), "make it a path"),
+        (good(conversations=None), "no conversations"),
+        (good(id={}), "make it a text or a whole number"),
+        (good(posterior="awe"), "posterior is not an object"),
+        (good(votes={"awe": -1}), "votes give 'awe' -1"),
+    ],
+)
+def test_a_line_that_is_no_record_is_a_row_that_says_why(line, reason, tmp_path):
+    rows = read_all(tmp_path, GOOD, line, good(id="last"))
+    assert [row["id"] for row in rows if not is_invalid_record(row)] == ["good", "last"]
+    [row] = filter(is_invalid_record, rows)
+    assert row["id"] == "line-2"
+    assert row["error"]["type"] == RECORD_INVALID
+    assert row["error"]["message"].startswith(f"{tmp_path / 'data.jsonl'}:2: ")
+    assert reason in row["error"]["message"] and "\n" not in row["error"]["message"]
+    write_jsonl_atomic(tmp_path / "written.jsonl", rows)
+    with pytest.raises(RecordError):
+        read_records(tmp_path / "data.jsonl", need_truth=False)
+
+
+def test_what_is_valid_by_itself_is_kept(tmp_path):
+    [row] = read_all(tmp_path, good(conversations=3, votes={"awe": 2}, response="x", error="y", extra=1))
+    assert row == {
+        **{name: GOOD[name] for name in ("id", "image", "task", "candidates", "ground_truth")},
+        "votes": {"awe": 2},
+        "error": row["error"],
+    }
+    [row] = read_all(tmp_path, good(id="  ", task=[], candidates=3, image=[], conversations=[3]))
+    assert row == {"id": "line-1", "task": UNREADABLE_TASK, "error": row["error"]}
+
+
+def test_ids_are_unique_and_valid_rows_have_theirs_first(tmp_path):
+    rows = read_all(
+        tmp_path,
+        good(id="a", task=3),
+        good(id="a"),
+        good(id="a"),
+        good(id="b", task=3),
+        good(id=True),
+        good(id="line-5"),
+        b"{",
+        good(id="x" * 2000, task=3),
+        good(id=9, task=3),
+    )
+    assert [row["id"] for row in rows] == [
+        "line-1",
+        "a",
+        "line-3",
+        "b",
+        "line-5-2",
+        "line-5",
+        "line-7",
+        "line-8",
+        "9",
+    ]
+    assert "its id is also that of line 2" in rows[2]["error"]["message"]
+    assert rows[2]["candidates"] == GOOD["candidates"]
+
+
+def test_reasons_are_short(tmp_path):
+    [row] = read_all(tmp_path, good(posterior={"x" * 100_000: 1}))
+    assert len(row["error"]["message"]) <= 400
+
+
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path):
+    with pytest.raises(RecordError, match="cannot be read"):
+        read_records_keeping_invalid(tmp_path / "gone.jsonl")
+
+
+def test_predictions_hold_such_rows_and_they_are_scored_as_failed(tmp_path):
+    rows = read_all(tmp_path, GOOD, b"{", good(id="dup"), good(id="dup", ground_truth="fear"))
+    rows[0]["response"] = rows[2]["response"] = "<answer>awe</answer><confidence>0.5</confidence>"
+    write_jsonl_atomic(tmp_path / "predictions.jsonl", rows)
+    scored = [score(row) for _, row in iterate_with_places(tmp_path / "predictions.jsonl")]
+    assert [row.status for row in scored] == ["answered", "failed", "answered", "failed"]
+    assert [row.truth for row in scored] == ["awe", UNKNOWN_TRUTH, "awe", "fear"]
+    assert [row.task for row in scored] == ["EmoSet-8", UNREADABLE_TASK, "EmoSet-8", "EmoSet-8"]
+    assert not scored[1].correct and scored[1].candidates == ()
+    paper = PaperProtocol()
+    paper.add(rows[1], scored[1])
+    assert (paper.scores()["overall"]["acc"], paper.scores()["overall"]["f1"]) == (0, 0)
+    [summary] = evaluate(scored[1:2], n_draws=0).tasks
+    assert (summary.failed, summary.acc, summary.f1) == (1, 0, 0)
+
+
+def test_data_cannot_call_itself_invalid(tmp_path):
+    row = {"id": "a", "task": "FI-2", "error": {"type": RECORD_INVALID, "message": "so it says"}}
+    assert "no candidates" in read_all(tmp_path, row)[0]["error"]["message"]
+    with pytest.raises(RecordError, match="no candidates"):
+        read_records(tmp_path / "data.jsonl", need_truth=False)
+    with pytest.raises(RecordError, match="no task"):
+        write_jsonl_atomic(tmp_path / "no_task.jsonl", [{**row, "task": 3}])
+        list(iterate_with_places(tmp_path / "no_task.jsonl"))
