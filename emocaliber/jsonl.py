@@ -70,7 +70,7 @@ def _text_of(line: bytes, where: str) -> str:
 
 def _object_in(text: str, where: str) -> dict[str, Any]:
     try:
-        record = _DECODER.decode(text)
+        record = STRICT_DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
         raise RecordError(f"{where}: not JSON ({reason}); write one JSON object a line") from None
@@ -91,7 +91,8 @@ def _refuse_number(written: str) -> NoReturn:
 
 
 # Made once: json.loads and json.dumps make new ones for every call with settings.
-_DECODER = json.JSONDecoder(parse_constant=_refuse_number, parse_float=_finite_float)
+STRICT_DECODER = json.JSONDecoder(parse_constant=_refuse_number, parse_float=_finite_float)
+"""Refuses what JSON does not have: NaN and infinity, also as 1e999."""
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _ASCII_ENCODER = json.JSONEncoder(allow_nan=False)
 

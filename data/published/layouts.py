@@ -11,16 +11,15 @@ import csv
 import gzip
 import io
 import json
-import math
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from emocaliber.jsonl import RecordError
+from emocaliber.jsonl import STRICT_DECODER, RecordError
 
 LAYOUTS = ("records_jsonl", "std_json", "metadata_csv")
 COLUMNS = {"image_path": "image_path", "task": "task", "label": "label", "split": "split"}
@@ -63,25 +62,13 @@ def decode_json(text: str) -> Any:
     """Decode strict JSON in UTF-8. Raises ValueError with what is wrong."""
     try:
         text.encode("utf-8")
-        return _DECODER.decode(text)
+        return STRICT_DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error.msg}, column {error.colno})") from None
     except UnicodeEncodeError:
         raise ValueError("not UTF-8 text") from None
     except RecursionError:
         raise ValueError("not JSON (nested too deeply)") from None
-
-
-def _refuse(written: str) -> NoReturn:
-    raise json.JSONDecodeError(f"{written[:20]} is no JSON number", written, 0)
-
-
-def _finite(written: str) -> float:
-    number = float(written)
-    return number if math.isfinite(number) else _refuse(written)
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
 
 
 def read_lines(path: Path) -> Iterator[Entry]:
@@ -247,7 +234,7 @@ class _Buffer:
         step = _CHUNK
         while True:
             try:
-                value, end = _DECODER.raw_decode(self._held, self._position)
+                value, end = STRICT_DECODER.raw_decode(self._held, self._position)
                 # A number or a word at the very end of what is held may go on.
                 if end < len(self._held) or not self._more(step):
                     return self._past(end, value)
