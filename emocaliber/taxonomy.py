@@ -158,10 +158,11 @@ def normalise_label(text: str) -> str:
     Punctuation and symbols part words (`great-joy` is `great joy`); a text without a letter, digit or
     pictograph is the empty string. Runs in linear time.
     """
-    # Labels repeat; what is longer than a label is not worth keeping.
-    return _normalised_short(text) if len(text) <= _LONGEST_KEPT else _normalised(text)
+    # What is longer than a label is not worth keeping.
+    return (_normalised if len(text) <= _LONGEST_KEPT else _normalised.__wrapped__)(text)
 
 
+@lru_cache(maxsize=4096)  # labels repeat
 def _normalised(text: str) -> str:
     if text.isascii():
         return " ".join(_ASCII_NOT_ALPHANUMERIC.sub(" ", text.lower()).split())
@@ -169,9 +170,6 @@ def _normalised(text: str) -> str:
     folded = unicodedata.normalize("NFKC", folded.casefold())
     words = map(_without_leading_marks, "".join(map(_separate, folded)).split())
     return " ".join(filter(None, words))
-
-
-_normalised_short = lru_cache(maxsize=4096)(_normalised)
 
 
 @dataclass(frozen=True)
