@@ -1,7 +1,5 @@
 """Asks an OpenAI-compatible server many questions at a time, and counts every request that it was sent."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

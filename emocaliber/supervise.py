@@ -8,8 +8,6 @@ status is then 128 + the signal's number, else the script's own. A script finds 
 and does not start this again.
 """
 
-from __future__ import annotations
-
 import argparse
 import ctypes
 import os
