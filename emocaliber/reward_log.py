@@ -305,15 +305,13 @@ def alarms(run: Course) -> list[str]:
     if run.last.n < LEAST_FOR_ALARM:
         return []
     found = []
-    for check, remedy in _CHECKS:
-        message = check(run.first, run.last)
-        if message is not None:
-            since = run.last.first
-            for block in reversed(run.blocks):
-                if check(run.first, block) is None:
-                    break
-                since = min(since, block.first)
-            found.append(f"alarm: {message}, since rollout {since:,}; {remedy}")
+    for sign, message in _signs_of_collapse(run.first, run.last).items():
+        since = run.last.first
+        for block in reversed(run.blocks):
+            if sign not in _signs_of_collapse(run.first, block):
+                break
+            since = min(since, block.first)
+        found.append(f"alarm: {message}, since rollout {since:,}; {_REMEDIES[sign]}")
     return found
 
 
@@ -322,35 +320,30 @@ def least_parse_rate(first: WindowStatistics) -> float:
     return max(LEAST_PARSE_RATE, first.parse_rate - MOST_PARSE_FALL)
 
 
-def _flat_confidences(first: WindowStatistics, now: WindowStatistics) -> str | None:
-    limit = max(LEAST_SD, LEAST_SHARE_OF_FIRST_SD * (first.confidence_sd or 0.0))
-    if now.confidence_sd is None or now.confidence_sd >= limit:
-        return None
-    at_first = "none" if first.confidence_sd is None else f"{first.confidence_sd:.3f}"
-    return (
-        f"the standard deviation of the confidences is {now.confidence_sd:.3f}, below {limit:.3f} "
-        f"(at first {at_first})"
-    )
-
-
-def _one_value(first: WindowStatistics, now: WindowStatistics) -> str | None:
-    if now.commonest_share is None or now.commonest_share <= MOST_OF_ONE_VALUE:
-        return None
-    share = f"{now.commonest_share:.0%} of the confidences are {now.commonest:g}"
-    return f"{share}, more than {MOST_OF_ONE_VALUE:.0%}"
-
-
-def _parse_rate_falls(first: WindowStatistics, now: WindowStatistics) -> str | None:
-    limit = least_parse_rate(first)
-    if now.parse_rate >= limit:
-        return None
-    return f"the parse rate is {now.parse_rate:.1%}, below {limit:.1%} (at first {first.parse_rate:.1%})"
+def _signs_of_collapse(first: WindowStatistics, now: WindowStatistics) -> dict[str, str]:
+    """Say what is wrong with a window, by the keys of `_REMEDIES`."""
+    signs = {}
+    least_sd = max(LEAST_SD, LEAST_SHARE_OF_FIRST_SD * (first.confidence_sd or 0.0))
+    if now.confidence_sd is not None and now.confidence_sd < least_sd:
+        at_first = "none" if first.confidence_sd is None else f"{first.confidence_sd:.3f}"
+        signs["flat"] = (
+            f"the standard deviation of the confidences is {now.confidence_sd:.3f}, below {least_sd:.3f} "
+            f"(at first {at_first})"
+        )
+    if now.commonest_share is not None and now.commonest_share > MOST_OF_ONE_VALUE:
+        share = f"{now.commonest_share:.0%} of the confidences are {now.commonest:g}"
+        signs["one_value"] = f"{share}, more than {MOST_OF_ONE_VALUE:.0%}"
+    if now.parse_rate < least_parse_rate(first):
+        limit = f"below {least_parse_rate(first):.1%} (at first {first.parse_rate:.1%})"
+        signs["unparsed"] = f"the parse rate is {now.parse_rate:.1%}, {limit}"
+    return signs
 
 
 _GO_BACK = "stop, and go on from a checkpoint before it with"
-_LESS_GREEDILY = f"{_GO_BACK} a lower learning rate, a higher rollout temperature or REWARD=brier"
-_CHECKS = (
-    (_flat_confidences, _LESS_GREEDILY),
-    (_one_value, _LESS_GREEDILY),
-    (_parse_rate_falls, f"read the last responses in the log; {_GO_BACK} a lower learning rate"),
-)
+_REMEDIES = {
+    **dict.fromkeys(
+        ("flat", "one_value"),
+        f"{_GO_BACK} a lower learning rate, a higher rollout temperature or REWARD=brier",
+    ),
+    "unparsed": f"read the last responses in the log; {_GO_BACK} a lower learning rate",
+}
