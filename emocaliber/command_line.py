@@ -84,8 +84,10 @@ def run_command(
             print(f"interrupted: {if_interrupted}", file=sys.stderr)
         return 128 + signal.SIGINT
     finally:
-        if _is_stdout_closed():
-            # Python would try to print what is left when it ends, and tell that it cannot.
+        try:
+            print(end="", flush=True)
+        except OSError:
+            # What is still to be printed would fail once more when Python ends, with a status of its own.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         signal.signal(signal.SIGTERM, before)
 
