@@ -1,6 +1,7 @@
-"""Asks an OpenAI-compatible server many questions at a time, and counts every request that it was sent."""
+"""Asks an OpenAI-compatible server many questions at a time, and counts every request that it was sent.
 
-from __future__ import annotations
+What a reply says is read here too: the completion in it, or by which failure there is none.
+"""
 
 import asyncio
 import json
@@ -14,13 +15,34 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 SERVER_ERROR, SERVER_TIMEOUT = "server_error", "server_timeout"
 SERVER_MALFORMED, REQUEST_REFUSED = "server_malformed", "server_refused"
 SERVERS_OWN = frozenset({SERVER_ERROR, SERVER_TIMEOUT, SERVER_MALFORMED})
 """Types of failures that are the server's, not the question's: asked again, they may pass."""
+
+RETRIED_STATUSES = frozenset({408, 409, 425, 429})  # and 500 and above
+LONGEST_BACKOFF_S, LONGEST_RETRY_AFTER_S = 30.0, 120.0
+LONGEST_CONNECT_S, LONGEST_START_S = 10.0, 60.0
+LONGEST_MESSAGE = 300
+SHORTEST_SECRET = 8  # shorter keys are placeholders ("none", "EMPTY"), and words of an answer
+SILENCE_S = 0.5
+
+Key = TypeVar("Key")
+
+
+class ServerUnusable(RuntimeError):
+    """The server cannot be reached, refuses the key, or knows no such model: every question would fail.
+
+    `status`: of HTTP; 401 and 403 speak of the key, 404 of the address or of the model's name. None for a
+    server that cannot be reached.
+    """
+
+    def __init__(self, message: str, status: int | None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -47,6 +69,16 @@ class Failure:
     message: str
 
 
+Question: TypeAlias = Callable[[], Mapping[str, Any] | Failure]
+"""Makes the fields of a chat completion, or the failure to give instead."""
+
+
+@dataclass(frozen=True)
+class _Again:
+    failure: Failure
+    after_s: float | None = None
+
+
 @dataclass
 class Counts:
     """Requests sent, the retries among them, and what came of each.
@@ -64,6 +96,203 @@ class Counts:
     def as_dict(self) -> dict[str, Any]:
         """Give them as JSON has them."""
         return {**vars(self), "by_outcome": dict(sorted(self.by_outcome.items()))}
+
+
+@dataclass(frozen=True)
+class ChatServer:
+    """Where a server is and how hard it is asked. The key is held in memory only.
+
+    `timeout_s`: of a request from its first byte to its answer's last. A question that
+    fails is asked again after `backoff_s`, then after twice that and so on up to `LONGEST_BACKOFF_S`, or when
+    the server's Retry-After says.
+    """
+
+    url: str
+    key: str = field(repr=False)
+    timeout_s: float
+    max_retries: int
+    concurrency: int
+    backoff_s: float = 0.5
+
+    def hidden(self, text: str) -> str:
+        """Give a text of the server without the key, which servers may repeat."""
+        return text.replace(self.key, "***") if len(self.key) >= SHORTEST_SECRET else text
+
+    def line(self, text: object) -> str:
+        """Give one line of an error, short and without the key."""
+        return self.hidden(" ".join(str(text).split()))[:LONGEST_MESSAGE]
+
+
+def is_server_url(url: str) -> bool:
+    """Is this http(s)://HOST[:PORT]/PATH without a name, a password or a query, which would be a secret?"""
+    if not url.isprintable() or " " in url:
+        return False
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # read, so that one that is no number is met
+    except ValueError:
+        return False
+    is_address = parts.scheme in ("http", "https") and bool(parts.hostname)
+    return is_address and not ("@" in parts.netloc or parts.query)
+
+
+def read_key(variable: str) -> str:
+    """Read a server's key from an environment variable, white space around it aside; "" for none.
+
+    Raises ValueError for what no header of a request can hold, such as two keys on two lines. The message is
+    one line and does not repeat the value: the HTTP library's own would, in every failure that it tells.
+    """
+    key = os.environ.get(variable, "").strip()
+    if not re.fullmatch("[!-~]*", key):
+        raise ValueError(
+            f"the environment variable {variable} holds no key, which is printable ASCII without white space "
+            "in it; export it again"
+        )
+    return key
+
+
+class ChatClient:
+    """Asks a server. `counts` holds what came of all its requests."""
+
+    def __init__(self, server: ChatServer) -> None:
+        self.server = server
+        self.counts = Counts()
+
+    def answers(
+        self, questions: Iterable[tuple[Key, Question]]
+    ) -> Generator[tuple[Key, Completion | Failure] | None, None, None]:
+        """Yield (key, outcome) as they come, in any order, and None every half second in which none comes.
+
+        A question is called when it is sent, in a thread; `concurrency` of them are under way at a time, and
+        no more are read. Requests make progress while the generator is asked for the next; closing it drops
+        those under way. Raises ServerUnusable.
+        """
+        left = iter(questions)
+        with self._openai() as (loop, client):
+            under_way: dict[asyncio.Task[Completion | Failure], Key] = {}
+            while True:
+                for key, make in islice(left, self.server.concurrency - len(under_way)):
+                    under_way[loop.create_task(self._ask(client, make))] = key
+                if not under_way:
+                    return
+                first = asyncio.wait(under_way, timeout=SILENCE_S, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = loop.run_until_complete(first)
+                for task in sorted(done, key=lambda one: one.exception() is not None):  # what came is kept
+                    yield under_way.pop(task), task.result()
+                if not done:
+                    yield None
+
+    def models(self) -> list[str]:
+        """Give the names that the server lists; not counted.
+
+        Raises ServerUnusable, and ValueError for a server that gives no such list.
+        """
+        import openai
+
+        server = self.server
+        try:
+            with self._openai(max_retries=min(2, server.max_retries)) as (loop, client):
+                asked = client.models.with_raw_response.list()
+                raw = loop.run_until_complete(asyncio.wait_for(asked, LONGEST_START_S))
+                return [server.line(model["id"]) for model in json.loads(raw.text)["data"]]
+        except openai.APIStatusError as error:
+            if error.status_code in (401, 403):
+                self._of_status(error.status_code, error)
+            raise ValueError(f"status {error.status_code}") from None
+        except openai.APIConnectionError as error:
+            cause = error.__cause__ or error
+            if type(cause).__name__ in ("ConnectError", "ConnectTimeout"):
+                raise ServerUnusable(f"{server.url}: {server.line(_named(cause))}", None) from None
+            raise ValueError(server.line(_named(cause))) from None
+        except (asyncio.TimeoutError, TypeError, KeyError, ValueError, openai.OpenAIError) as error:
+            raise ValueError(server.line(_named(error))) from None
+
+    @contextmanager
+    def _openai(self, max_retries: int = 0) -> Iterator[tuple[asyncio.AbstractEventLoop, Any]]:
+        """Open the library's client, with a loop that is driven by hand.
+
+        Unlike asyncio.Runner's, the loop's end waits for no thread. The client's own retries, which neither
+        count nor look into the body, are off for questions.
+        """
+        from openai import AsyncOpenAI, Timeout
+
+        server = self.server
+        timeout = Timeout(server.timeout_s, connect=min(LONGEST_CONNECT_S, server.timeout_s))
+        key = server.key or "none"
+        client = AsyncOpenAI(base_url=server.url, api_key=key, timeout=timeout, max_retries=max_retries)
+        loop = asyncio.new_event_loop()
+        loop.set_exception_handler(_tell_but_interruptions)
+        try:
+            yield loop, client
+        finally:
+            loop.run_until_complete(_cancel_all())
+            loop.run_until_complete(client.close())
+            loop.close()
+
+    async def _ask(self, client: Any, make: Question) -> Completion | Failure:
+        fields = await asyncio.to_thread(make)
+        if isinstance(fields, Failure):
+            return fields
+        attempt = 0
+        while isinstance(outcome := await self._once(client, fields), _Again):
+            if attempt == self.server.max_retries:
+                return outcome.failure
+            await asyncio.sleep(self._wait_s(attempt, outcome.after_s))
+            self.counts.retries += 1
+            attempt += 1
+        return outcome
+
+    def _wait_s(self, attempt: int, after_s: float | None) -> float:
+        backoff_s = min(self.server.backoff_s * 2.0 ** min(attempt, 30), LONGEST_BACKOFF_S)
+        least_s = min(after_s, LONGEST_RETRY_AFTER_S) if after_s is not None else backoff_s
+        return least_s + random.uniform(0, 0.25) * backoff_s  # so that not all come back at once
+
+    async def _once(self, client: Any, fields: Mapping[str, Any]) -> Completion | Failure | _Again:
+        """Send one request. Raises ServerUnusable."""
+        import openai
+
+        server = self.server
+        rest = dict(fields)
+        messages, model = rest.pop("messages"), rest.pop("model")
+        started = time.monotonic()
+        self.counts.requests += 1
+        outcome = "cancelled"
+        try:
+            asked = client.chat.completions.with_raw_response.create(
+                messages=messages, model=model, extra_body=rest
+            )
+            raw = await asyncio.wait_for(asked, server.timeout_s)  # the client's own limit is for each read
+            outcome = "malformed"
+            completion = read_completion(raw.text, time.monotonic() - started, server.hidden)
+            outcome = str(raw.status_code)
+            self.counts.prompt_tokens += completion.n_prompt_tokens or 0
+            self.counts.response_tokens += completion.n_response_tokens or 0
+            return completion
+        except (asyncio.TimeoutError, openai.APITimeoutError):
+            outcome = "timeout"
+            return _Again(Failure(SERVER_TIMEOUT, f"no answer within {server.timeout_s:g} s"))
+        except openai.APIStatusError as error:
+            outcome = str(error.status_code)
+            return self._of_status(error.status_code, error)
+        except openai.APIConnectionError as error:
+            outcome = "no answer"
+            said = server.line(f"no answer: {_named(error.__cause__ or error)}")
+            return _Again(Failure(SERVER_ERROR, said))
+        except (ValueError, openai.OpenAIError) as error:
+            return _Again(Failure(SERVER_MALFORMED, server.line(f"not a chat completion: {error}")))
+        finally:
+            self.counts.by_outcome[outcome] += 1
+
+    def _of_status(self, status: int, error: Any) -> Failure | _Again:
+        said = str(error).removeprefix(f"Error code: {status} - ")
+        said = self.server.line(f"status {status}: {said}")
+        if status in (401, 403):
+            raise ServerUnusable(f"{self.server.url}: the key is refused (status {status})", status) from None
+        if status == 404:
+            raise ServerUnusable(f"{self.server.url}: {said}", status) from None
+        if status in RETRIED_STATUSES or status >= 500:
+            return _Again(Failure(SERVER_ERROR, said), retry_after_s(error.response.headers))
+        return Failure(REQUEST_REFUSED, said)
 
 
 def read_completion(body: str, latency_s: float, hidden: Callable[[str], str]) -> Completion:
@@ -118,244 +347,8 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-RETRIED_STATUSES = frozenset({408, 409, 425, 429})  # and 500 and above
-LONGEST_BACKOFF_S, LONGEST_RETRY_AFTER_S = 30.0, 120.0
-LONGEST_CONNECT_S, LONGEST_START_S = 10.0, 60.0
-LONGEST_MESSAGE = 300
-SHORTEST_SECRET = 8  # shorter keys are placeholders ("none", "EMPTY"), and words of an answer
-SILENCE_S = 0.5
-
-Key = TypeVar("Key")
-
-
-class ServerUnusable(RuntimeError):
-    """The server cannot be reached, refuses the key, or knows no such model: every question would fail.
-
-    `status`: of HTTP; 401 and 403 speak of the key, 404 of the address or of the model's name. None for a
-    server that cannot be reached.
-    """
-
-    def __init__(self, message: str, status: int | None) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-@dataclass(frozen=True)
-class ChatServer:
-    """Where a server is and how hard it is asked. The key is held in memory only.
-
-    `timeout_s`: of a request from its first byte to its answer's last. A question that
-    fails is asked again after `backoff_s`, then after twice that and so on up to `LONGEST_BACKOFF_S`, or when
-    the server's Retry-After says.
-    """
-
-    url: str
-    key: str = field(repr=False)
-    timeout_s: float
-    max_retries: int
-    concurrency: int
-    backoff_s: float = 0.5
-
-    def hidden(self, text: str) -> str:
-        """Give a text of the server without the key, which servers may repeat."""
-        return text.replace(self.key, "***") if len(self.key) >= SHORTEST_SECRET else text
-
-    def line(self, text: object) -> str:
-        """Give one line of an error, short and without the key."""
-        return self.hidden(" ".join(str(text).split()))[:LONGEST_MESSAGE]
-
-
-@dataclass(frozen=True)
-class _Again:
-    failure: Failure
-    after_s: float | None = None
-
-
-def is_server_url(url: str) -> bool:
-    """Is this http(s)://HOST[:PORT]/PATH without a name, a password or a query, which would be a secret?"""
-    if not url.isprintable() or " " in url:
-        return False
-    try:
-        parts = urlsplit(url)
-        _ = parts.port  # read, so that one that is no number is met
-    except ValueError:
-        return False
-    is_address = parts.scheme in ("http", "https") and bool(parts.hostname)
-    return is_address and not ("@" in parts.netloc or parts.query)
-
-
-def read_key(variable: str) -> str:
-    """Read a server's key from an environment variable, white space around it aside; "" for none.
-
-    Raises ValueError for what no header of a request can hold, such as two keys on two lines. The message is
-    one line and does not repeat the value: the HTTP library's own would, in every failure that it tells.
-    """
-    key = os.environ.get(variable, "").strip()
-    if not re.fullmatch("[!-~]*", key):
-        raise ValueError(
-            f"the environment variable {variable} holds no key, which is printable ASCII without white space "
-            "in it; export it again"
-        )
-    return key
-
-
-class ChatClient:
-    """Asks a server. `counts` holds what came of all its requests."""
-
-    def __init__(self, server: ChatServer) -> None:
-        self.server = server
-        self.counts = Counts()
-
-    def answers(
-        self, questions: Iterable[tuple[Key, Callable[[], Mapping[str, Any] | Failure]]]
-    ) -> Generator[tuple[Key, Completion | Failure] | None, None, None]:
-        """Yield (key, outcome) as they come, in any order, and None every half second in which none comes.
-
-        A question makes the fields of its chat completion when it is sent, in a thread, or the failure to
-        give instead; `concurrency` of them are under way at a time, and no more are read. Requests make
-        progress while the generator is asked for the next; closing it drops those under way. Raises
-        ServerUnusable.
-        """
-        left = iter(questions)
-        with _loop() as loop, self._openai(loop) as client:
-            under_way: dict[asyncio.Task[Completion | Failure], Key] = {}
-            while True:
-                for key, make in islice(left, self.server.concurrency - len(under_way)):
-                    under_way[loop.create_task(self._ask(client, make))] = key
-                if not under_way:
-                    return
-                first = asyncio.wait(under_way, timeout=SILENCE_S, return_when=asyncio.FIRST_COMPLETED)
-                done, _ = loop.run_until_complete(first)
-                for task in sorted(done, key=lambda one: one.exception() is not None):  # what came is kept
-                    yield under_way.pop(task), task.result()
-                if not done:
-                    yield None
-
-    def models(self) -> list[str]:
-        """Give the names that the server lists; not counted.
-
-        Raises ServerUnusable, and ValueError for a server that gives no such list.
-        """
-        import openai
-
-        server = self.server
-        try:
-            with _loop() as loop, self._openai(loop, max_retries=min(2, server.max_retries)) as client:
-                asked = client.models.with_raw_response.list()
-                raw = loop.run_until_complete(asyncio.wait_for(asked, LONGEST_START_S))
-                return [server.line(model["id"]) for model in json.loads(raw.text)["data"]]
-        except openai.APIStatusError as error:
-            if error.status_code in (401, 403):
-                self._of_status(error.status_code, error)
-            raise ValueError(f"status {error.status_code}") from None
-        except openai.APIConnectionError as error:
-            cause = error.__cause__ or error
-            if type(cause).__name__ in ("ConnectError", "ConnectTimeout"):
-                raise ServerUnusable(f"{server.url}: {server.line(_named(cause))}", None) from None
-            raise ValueError(server.line(_named(cause))) from None
-        except (asyncio.TimeoutError, TypeError, KeyError, ValueError, openai.OpenAIError) as error:
-            raise ValueError(server.line(_named(error))) from None
-
-    @contextmanager
-    def _openai(self, loop: asyncio.AbstractEventLoop, max_retries: int = 0) -> Iterator[Any]:
-        from openai import AsyncOpenAI, Timeout
-
-        # Its own retries, which neither count nor look into the body, are off for questions.
-        server = self.server
-        client = AsyncOpenAI(
-            base_url=server.url,
-            api_key=server.key or "none",
-            timeout=Timeout(server.timeout_s, connect=min(LONGEST_CONNECT_S, server.timeout_s)),
-            max_retries=max_retries,
-        )
-        try:
-            yield client
-        finally:
-            loop.run_until_complete(_cancel_all())
-            loop.run_until_complete(client.close())
-
-    async def _ask(
-        self, client: Any, make: Callable[[], Mapping[str, Any] | Failure]
-    ) -> Completion | Failure:
-        fields = await asyncio.to_thread(make)
-        if isinstance(fields, Failure):
-            return fields
-        attempt = 0
-        while isinstance(outcome := await self._once(client, fields), _Again):
-            if attempt == self.server.max_retries:
-                return outcome.failure
-            await asyncio.sleep(self._wait_s(attempt, outcome.after_s))
-            self.counts.retries += 1
-            attempt += 1
-        return outcome
-
-    def _wait_s(self, attempt: int, after_s: float | None) -> float:
-        backoff_s = min(self.server.backoff_s * 2.0 ** min(attempt, 30), LONGEST_BACKOFF_S)
-        least_s = min(after_s, LONGEST_RETRY_AFTER_S) if after_s is not None else backoff_s
-        return least_s + random.uniform(0, 0.25) * backoff_s  # so that not all come back at once
-
-    async def _once(self, client: Any, fields: Mapping[str, Any]) -> Completion | Failure | _Again:
-        """Send one request. Raises ServerUnusable."""
-        import openai
-
-        server = self.server
-        messages, model = fields["messages"], fields["model"]
-        rest = {name: value for name, value in fields.items() if name not in ("messages", "model")}
-        started = time.monotonic()
-        self.counts.requests += 1
-        outcome = "cancelled"
-        try:
-            asked = client.chat.completions.with_raw_response.create(
-                messages=messages, model=model, extra_body=rest
-            )
-            raw = await asyncio.wait_for(asked, server.timeout_s)  # the client's own limit is for each read
-            outcome = "malformed"
-            completion = read_completion(raw.text, time.monotonic() - started, server.hidden)
-            outcome = str(raw.status_code)
-            self.counts.prompt_tokens += completion.n_prompt_tokens or 0
-            self.counts.response_tokens += completion.n_response_tokens or 0
-            return completion
-        except (asyncio.TimeoutError, openai.APITimeoutError):
-            outcome = "timeout"
-            return _Again(Failure(SERVER_TIMEOUT, f"no answer within {server.timeout_s:g} s"))
-        except openai.APIStatusError as error:
-            outcome = str(error.status_code)
-            return self._of_status(error.status_code, error)
-        except openai.APIConnectionError as error:
-            outcome = "no answer"
-            return _Again(
-                Failure(SERVER_ERROR, server.line(f"no answer: {_named(error.__cause__ or error)}"))
-            )
-        except (ValueError, openai.OpenAIError) as error:
-            return _Again(Failure(SERVER_MALFORMED, server.line(f"not a chat completion: {error}")))
-        finally:
-            self.counts.by_outcome[outcome] += 1
-
-    def _of_status(self, status: int, error: Any) -> Failure | _Again:
-        said = str(error).removeprefix(f"Error code: {status} - ")
-        said = self.server.line(f"status {status}: {said}")
-        if status in (401, 403):
-            raise ServerUnusable(f"{self.server.url}: the key is refused (status {status})", status) from None
-        if status == 404:
-            raise ServerUnusable(f"{self.server.url}: {said}", status) from None
-        if status in RETRIED_STATUSES or status >= 500:
-            return _Again(Failure(SERVER_ERROR, said), retry_after_s(error.response.headers))
-        return Failure(REQUEST_REFUSED, said)
-
-
 def _named(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-@contextmanager
-def _loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """A loop that is driven by hand. Unlike asyncio.Runner's, its end waits for no thread."""
-    loop = asyncio.new_event_loop()
-    loop.set_exception_handler(_tell_but_interruptions)
-    try:
-        yield loop
-    finally:
-        loop.close()
 
 
 def _tell_but_interruptions(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -6,8 +6,10 @@ output was closed (`| head`).
 """
 
 import argparse
+import errno
 import io
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable
@@ -59,29 +61,45 @@ def run_command(
     """
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
-        status = command()
-        sys.stdout.flush()
-        return status or 0
+        status = command() or 0
+        print(end="", flush=True)
+        return status
     except RecordError as error:
         return _say_error(str(error), 2)
     except Failure as error:
         return _say_error(str(error), 1)
     except MemoryError as error:
         return _say_error(f"{str(error) or 'not enough memory'}; {if_no_memory}", 2)
-    except BrokenPipeError:
-        # What is still to be printed would raise once more when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
     except OSError as error:
-        if error.filename is None:
-            return _say_error(error.strerror or str(error), 1)
-        return _say_error(f"{error.filename}: {error.strerror}; give other paths", 2)
+        if isinstance(error, BrokenPipeError) and _is_stdout_closed():
+            return 128 + signal.SIGPIPE
+        reason = error.strerror or str(error) or type(error).__name__
+        if error.errno == errno.ENOMEM:
+            return _say_error(f"{reason}; {if_no_memory}", 2)
+        if error.filename is None:  # not a path of the user's: a connection, a full disk, a picture
+            return _say_error(reason, 1)
+        return _say_error(f"{error.filename or repr(error.filename)}: {reason}; give other paths", 2)
     except KeyboardInterrupt:
         if if_interrupted:
             print(f"interrupted: {if_interrupted}", file=sys.stderr)
         return 128 + signal.SIGINT
     finally:
+        try:
+            print(end="", flush=True)
+        except OSError:
+            # What is still to be printed would fail once more when Python ends, with a status of its own.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         signal.signal(signal.SIGTERM, before)
+
+
+def _is_stdout_closed() -> bool:
+    """Has the reader of standard output gone? False where there is none, or not a file."""
+    poller = select.poll()
+    try:
+        poller.register(sys.stdout, 0)
+    except (TypeError, ValueError):
+        return False
+    return bool(poller.poll(0))
 
 
 def _say_error(message: str, status: int) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from emocaliber.records import record_candidates, record_images
 
@@ -14,74 +14,57 @@ TOP_K = 3
 
 _QUESTION = "Which emotion might this image evoke? Choose the most likely one from {candidates}. "
 _STEPS = "Think step by step. "
-_FORMAT = "Respond in the format: "
 _THINK = "<think>{{your reasoning}}</think>"
 _ANSWER = "<answer>{{your final answer}}</answer>"
-_CONFIDENCE = "<confidence>{{your confidence}}</confidence>"
 _DISTRIBUTION = "<distribution>{{emotion}}: {{probability}}, {{emotion}}: {{probability}}, ...</distribution>"
+_AFTER_THE_ANSWER = {
+    "confidence": "<confidence>{{your confidence}}</confidence>",
+    "no_confidence": "",
+    "top_k": _DISTRIBUTION,
+    "distribution": _DISTRIBUTION,
+}
+_TOP_K = (
+    "Then give the {k} most likely ones, the most likely first, each with the probability from 0.00 to 1.00 "
+    "that it is the right one. "
+)
+_ALL = (
+    "Then give every emotion of the list, in its order, the probability from 0.00 to 1.00 that it is the "
+    "right one; the probabilities sum to 1. "
+)
+_Elicited: TypeAlias = Literal["confidence", "no_confidence", "top_k", "distribution"]
 
 
 @dataclass(frozen=True)
 class Prompt:
     """A question about an image.
 
-    `question`: its text, a format string with `candidates` and, in `top_k`, `k`; braces that the model is
-    to see are doubled. `elicits`: what follows the label in the answer: a `confidence`, nothing
-    (`no_confidence`), or a `<distribution>` over the `top_k` emotions or over all of them (`distribution`).
-    `has_reasoning`: it asks for reasoning before the answer.
+    `elicits`: what follows the label in the answer: a `confidence`, nothing (`no_confidence`), or a
+    `<distribution>` over the `top_k` emotions or over all of them (`distribution`). `has_reasoning`: it asks
+    for reasoning before the answer. `then`: what is asked for besides, before the format.
     """
 
     name: str
-    question: str
-    elicits: Literal["confidence", "no_confidence", "top_k", "distribution"]
+    elicits: _Elicited
     has_reasoning: bool
+    then: str = ""
+
+    @property
+    def question(self) -> str:
+        """Its text, a format string with `candidates` and, in `top_k`, `k`; braces to be seen are doubled."""
+        steps, think = (_STEPS, _THINK) if self.has_reasoning else ("", "")
+        respond = f"Respond in the format: {think}{_ANSWER}{_AFTER_THE_ANSWER[self.elicits]}"
+        return f"{_QUESTION}{steps}{self.then}{respond}"
 
 
 PROMPTS: Mapping[str, Prompt] = MappingProxyType(
     {
         prompt.name: prompt
         for prompt in (
-            Prompt(
-                "published",
-                _QUESTION + _STEPS + _FORMAT + _THINK + _ANSWER + _CONFIDENCE,
-                "confidence",
-                has_reasoning=True,
-            ),
-            Prompt(
-                "without_confidence",
-                _QUESTION + _STEPS + _FORMAT + _THINK + _ANSWER,
-                "no_confidence",
-                has_reasoning=True,
-            ),
-            Prompt(
-                "without_reasoning",
-                _QUESTION + _FORMAT + _ANSWER + _CONFIDENCE,
-                "confidence",
-                has_reasoning=False,
-            ),
-            Prompt(
-                "top_k",
-                _QUESTION + "Then give the {k} most likely ones, the most likely first, each with the "
-                "probability from 0.00 to 1.00 that it is the right one. "
-                + _FORMAT
-                + _ANSWER
-                + _DISTRIBUTION,
-                "top_k",
-                has_reasoning=False,
-            ),
-            Prompt(
-                "distribution",
-                _QUESTION
-                + _STEPS
-                + "Then give every emotion of the list, in its order, the probability from "
-                "0.00 to 1.00 that it is the right one; the probabilities sum to 1. "
-                + _FORMAT
-                + _THINK
-                + _ANSWER
-                + _DISTRIBUTION,
-                "distribution",
-                has_reasoning=True,
-            ),
+            Prompt("published", "confidence", has_reasoning=True),
+            Prompt("without_confidence", "no_confidence", has_reasoning=True),
+            Prompt("without_reasoning", "confidence", has_reasoning=False),
+            Prompt("top_k", "top_k", has_reasoning=False, then=_TOP_K),
+            Prompt("distribution", "distribution", has_reasoning=True, then=_ALL),
         )
     }
 )

@@ -1,8 +1,9 @@
-"""The grammar of an answer: `render` writes it, `parse` reads whatever a model wrote."""
+"""The grammar of an answer: `render` writes it, `parse` reads whatever a model wrote, and `response_pattern`
+gives it as a regular expression, for engines that let a model write nothing else.
+"""
 
 import re
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
@@ -15,81 +16,6 @@ from emocaliber.taxonomy import labels_equal_to, labels_named_in, normalise_labe
 
 SECTIONS = ("element", "human", "context", "interaction", "analysis")
 """The five steps of the reasoning, in order."""
-
-# White space by Python's `str.strip`, which engines do not agree on, and invisible characters.
-_SPACES = r"\u0000-\u0020\u007f-\u00a0\u00ad\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff"
-_BREAKS = r"\u0000-\u001f\u007f-\u009f\u2028\u2029"
-_NUMBER = r"(?:0\.[0-9]{2}|1\.00)"
-_SPECIAL = frozenset(r"\^$.|?*+()[]{}")
-
-
-def response_pattern(
-    prompt_name: str, candidates: Sequence[str], *, longest_section: int | None = 400
-) -> str:
-    """Give a regular expression for whole responses to one of `PROMPTS`.
-
-    Built of character classes, bounded repeats and alternatives alone, as xgrammar and outlines take it, and
-    not anchored, as they match the whole text anyway. Of every text that matches, `parse` reads the label,
-    and the confidence where the prompt elicits one, without repairs: the five sections are filled, hold no
-    `<` and no line break; the confidence has two decimals. Two things no such expression can hold: that
-    probabilities sum to 1, and that the labels of `top_k` differ. Those the reader of the distribution says.
-
-    Args:
-        prompt_name: one of `PROMPTS`.
-        candidates: the labels, of which the answer is one, and of which a distribution names all, in order.
-        longest_section: characters of a section of the reasoning, at least 1. None sets no bound: a response
-            can then be cut off, but xgrammar compiles the expression and fills its masks far faster where the
-            vocabulary is large.
-    Raises:
-        KeyError: an unknown prompt. ValueError: a section without room, or a label that could not be read
-            back.
-    """
-    prompt = PROMPTS[prompt_name]
-    if longest_section is not None and longest_section < 1:
-        raise ValueError(f"longest_section must be at least 1, not {longest_section}")
-    if not candidates or isinstance(candidates, str):
-        raise ValueError(f"candidates must be a list of at least one label, not {candidates!r}")
-    for label in candidates:
-        _check(label, candidates, in_list=prompt.elicits in ("top_k", "distribution"))
-    labels = [_escaped(label) for label in candidates]
-    any_label = f"(?:{'|'.join(labels)})"
-    stated = {
-        "confidence": f"<confidence>{_NUMBER}</confidence>",
-        "no_confidence": "",
-        "top_k": _distribution([any_label] * min(TOP_K, len(labels))),
-        "distribution": _distribution(labels),
-    }
-    think = f"<think>{_reasoning(longest_section)}</think>" if prompt.has_reasoning else ""
-    return f"{think}<answer>{any_label}</answer>{stated[prompt.elicits]}"
-
-
-def _reasoning(longest_section: int | None) -> str:
-    more = "*" if longest_section is None else f"{{0,{longest_section - 1}}}"
-    text = f"[^<{_SPACES}][^<{_BREAKS}]{more}"
-    return "".join(f"<{name}>{text}</{name}>" for name in SECTIONS)
-
-
-def _distribution(labels: Sequence[str]) -> str:
-    return f"<distribution>{', '.join(f'{label}: {_NUMBER}' for label in labels)}</distribution>"
-
-
-def _escaped(label: str) -> str:
-    return "".join(f"\\{character}" if character in _SPECIAL else character for character in label)
-
-
-def _check(label: str, candidates: Sequence[str], *, in_list: bool) -> None:
-    """Refuse a label that `parse`, or the reader of a distribution, would not read as itself."""
-    is_read = label == label.strip() and not set(label) & set("<>\n\r")
-    is_read = is_read and labels_equal_to(label, candidates).labels == (label,)
-    if in_list and is_read:
-        others = "" if label == candidates[0] else f"{candidates[0]}: 0.00, "
-        found = read_distribution(f"{others}{label}: 1.00", candidates)
-        is_read = found.probabilities is not None and found.probabilities.get(label) == 1
-    if not is_read:
-        raise ValueError(f"candidate {label!r} could not be read back from a response; spell it otherwise")
-
-
-__all__ = ["SECTIONS", "ParsedResponse", "parse", "parse_distribution", "render", "response_pattern"]
 
 # What can follow the reasoning.
 _OUTER = ("answer", "confidence", "distribution")
@@ -157,12 +83,12 @@ class ParsedResponse:
     (more than one candidate), `not_a_candidate`. `confidence` is the decimal that was written, in [0, 1].
     Without a confidence tag it is the probability of the label in a `<distribution>`, if there is one.
     `confidence_reason`: `missing`, `not_a_number`, `out_of_range`, and for a distribution also the other
-    reasons of `StatedDistribution`. `flags`: `truncated` (the text stops
-    inside an element), `fallback` (no answer tag, the label was read from the text after the reasoning),
-    `rescaled` (a confidence in (1, 100] without a percent sign), `from_distribution` and `renormalised` (the
-    confidence is that of a distribution, and its sum was not 1), `synonym` (a synonym or a misspelling of
-    the label), `malformed_reasoning` (not the five sections, each once, filled and in order, in one
-    `<think>`). `reasoning` holds the sections that were found.
+    reasons of `StatedDistribution`. `flags`: `truncated` (the text stops inside an element), `fallback` (no
+    answer tag, the label was read from the text after the reasoning), `rescaled` (a confidence in (1, 100]
+    without a percent sign), `from_distribution` and `renormalised` (the confidence is that of a distribution,
+    and its sum was not 1), `synonym` (a synonym or a misspelling of the label), `malformed_reasoning` (not
+    the five sections, each once, filled and in order, in one `<think>`). `reasoning` holds the sections that
+    were found.
     """
 
     label: str | None
@@ -187,9 +113,9 @@ def parse(text: str, candidates: Sequence[str]) -> ParsedResponse:
     visible = _outside_reasoning(pieces)
     label, label_reason, label_flags = _read_label(visible, candidates)
     confidence, confidence_reason, confidence_flags = _read_confidence(visible, label, candidates)
-    reasoning, well_formed = _read_reasoning(pieces)
+    reasoning, is_well_formed = _read_reasoning(pieces)
     flags = {*label_flags, *confidence_flags}
-    if not well_formed:
+    if not is_well_formed:
         flags.add("malformed_reasoning")
     if _is_truncated(pieces, visible):
         flags.add("truncated")
@@ -258,42 +184,39 @@ def _outside_reasoning(pieces: list[_Piece]) -> list[_Piece]:
     return visible
 
 
-def _contents(visible: list[_Piece], name: str) -> Iterator[tuple[str, bool]]:
-    """Yield, for every element of that name, its text and whether it is closed by a tag.
+def _last_content(visible: list[_Piece], name: str) -> tuple[str, bool] | None:
+    """Give the text of the last element of that name, and whether it is closed by a tag; None for none.
 
-    An element that is not closed ends where the next of `_OUTER` begins. One that is cut off
-    right after its tag says nothing and is passed over.
+    An element that is not closed ends where the next of `_OUTER` begins. One that is cut off right after its
+    tag says nothing and is passed over.
     """
+    last: tuple[str, bool] | None = None
     inside: list[str] | None = None
     for piece in visible:
         if piece.kind.lstrip("/") in _OUTER:
             if inside is not None:
-                yield " ".join(inside), piece.kind == f"/{name}"
+                last = " ".join(inside), piece.kind == f"/{name}"
             inside = [] if piece.kind == name else None
         elif inside is not None and piece.kind == _TEXT:
             inside.append(piece.text)
-    if inside is not None and "".join(inside).strip():
-        yield " ".join(inside), False
-
-
-def _last(contents: Iterator[tuple[str, bool]]) -> tuple[str, bool] | None:
-    return next(iter(deque(contents, maxlen=1)), None)
+    return (" ".join(inside), False) if inside is not None and "".join(inside).strip() else last
 
 
 def _read_label(visible: list[_Piece], candidates: Sequence[str]) -> _LabelReading:
-    answer = _last(_contents(visible, "answer"))
+    answer = _last_content(visible, "answer")
     is_fallback = answer is None and all(piece.kind != "answer" for piece in visible)
-    text = (_after_reasoning(visible) if is_fallback else answer[0] if answer else "").strip()
-    return _match_label(text, candidates, is_fallback=is_fallback)
+    text = _after_reasoning(visible) if is_fallback else answer[0] if answer else ""
+    return _match_label(text.strip(), candidates, is_fallback=is_fallback)
 
 
 def _match_label(text: str, candidates: Sequence[str], *, is_fallback: bool) -> _LabelReading:
     """Give the label that a text without surrounding white space names, the reason if none, and flags."""
-    match = _match_short_label if len(text) <= _LONGEST_REMEMBERED else _match_any_label
+    match = _match_remembered if len(text) <= _LONGEST_REMEMBERED else _match_remembered.__wrapped__
     return match(text, tuple(candidates), is_fallback)
 
 
-def _match_any_label(text: str, candidates: tuple[str, ...], is_fallback: bool) -> _LabelReading:
+@lru_cache(maxsize=4096)  # answers repeat
+def _match_remembered(text: str, candidates: tuple[str, ...], is_fallback: bool) -> _LabelReading:
     match = labels_equal_to(text, candidates)
     if not match.labels:
         match = labels_named_in(text, candidates)
@@ -304,10 +227,6 @@ def _match_any_label(text: str, candidates: tuple[str, ...], is_fallback: bool) 
         return None, "ambiguous", frozenset()
     says_nothing = is_fallback or not normalise_label(text)
     return None, "no_answer" if says_nothing else "not_a_candidate", frozenset()
-
-
-# Answers repeat.
-_match_short_label = lru_cache(maxsize=4096)(_match_any_label)
 
 
 def _after_reasoning(visible: list[_Piece]) -> str:
@@ -330,14 +249,11 @@ def _after_reasoning(visible: list[_Piece]) -> str:
 
 
 def _read_confidence(visible: list[_Piece], label: str | None, candidates: Sequence[str]) -> NumberReading:
+    """Read the confidence; where the response has none, the probability of the label in a distribution."""
     kinds = {piece.kind for piece in visible}
-    if "distribution" in kinds and "confidence" not in kinds:
-        return _read_probability(visible, label, candidates)
-    stated, is_closed = _last(_contents(visible, "confidence")) or ("", True)
-    return read_number(stated.strip(), is_closed=is_closed)
-
-
-def _read_probability(visible: list[_Piece], label: str | None, candidates: Sequence[str]) -> NumberReading:
+    if "confidence" in kinds or "distribution" not in kinds:
+        stated, is_closed = _last_content(visible, "confidence") or ("", True)
+        return read_number(stated.strip(), is_closed=is_closed)
     found = _read_distribution(visible, candidates)
     if found.probabilities is None:
         return None, found.reason, frozenset()
@@ -348,7 +264,7 @@ def _read_probability(visible: list[_Piece], label: str | None, candidates: Sequ
 
 
 def _read_distribution(visible: list[_Piece], candidates: Sequence[str]) -> StatedDistribution:
-    text, is_closed = _last(_contents(visible, "distribution")) or ("", True)
+    text, is_closed = _last_content(visible, "distribution") or ("", True)
     return read_distribution(text, candidates, is_closed=is_closed)
 
 
@@ -359,11 +275,10 @@ def _read_reasoning(pieces: list[_Piece]) -> tuple[dict[str, str], bool]:
         if piece.kind in SECTIONS and following.kind == _TEXT and following.text.strip():
             sections[piece.kind] = following.text.strip()
     tags = tuple(piece.kind for piece in pieces if piece.kind != _TEXT)
-    others = (kind for kind in tags[len(_REASONING_TAGS) :] if kind in _REASONING_TAGS)
-    is_ordered = tags[: len(_REASONING_TAGS)] == _REASONING_TAGS and not any(others)
-    return {name: sections[name] for name in SECTIONS if name in sections}, (
-        is_ordered and len(sections) == len(SECTIONS)
-    )
+    n_tags = len(_REASONING_TAGS)
+    is_ordered = tags[:n_tags] == _REASONING_TAGS and not any(tag in _REASONING_TAGS for tag in tags[n_tags:])
+    in_order = {name: sections[name] for name in SECTIONS if name in sections}
+    return in_order, is_ordered and len(in_order) == len(SECTIONS)
 
 
 def _is_truncated(pieces: list[_Piece], visible: list[_Piece]) -> bool:
@@ -376,3 +291,72 @@ def _is_truncated(pieces: list[_Piece], visible: list[_Piece]) -> bool:
         if kind.lstrip("/") not in (*SECTIONS, _TEXT):
             in_think = kind == "think"
     return in_think
+
+
+# White space by Python's `str.strip`, which engines do not agree on, and invisible characters.
+_SPACES = r"\u0000-\u0020\u007f-\u00a0\u00ad\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff"
+_BREAKS = r"\u0000-\u001f\u007f-\u009f\u2028\u2029"
+_NUMBER = r"(?:0\.[0-9]{2}|1\.00)"
+_SPECIAL = re.compile(r"[\\^$.|?*+()\[\]{}]")
+
+
+def response_pattern(
+    prompt_name: str, candidates: Sequence[str], *, longest_section: int | None = 400
+) -> str:
+    """Give a regular expression for whole responses to one of `PROMPTS`.
+
+    Built of character classes, bounded repeats and alternatives alone, as xgrammar and outlines take it, and
+    not anchored, as they match the whole text anyway. Of every text that matches, `parse` reads the label,
+    and the confidence where the prompt elicits one, without repairs: the five sections are filled, hold no
+    `<` and no line break; the confidence has two decimals. Two things no such expression can hold: that
+    probabilities sum to 1, and that the labels of `top_k` differ. Those the reader of the distribution says.
+
+    Args:
+        prompt_name: one of `PROMPTS`.
+        candidates: the labels, of which the answer is one, and of which a distribution names all, in order.
+        longest_section: characters of a section of the reasoning, at least 1. None sets no bound: a response
+            can then be cut off, but xgrammar compiles the expression and fills its masks far faster where the
+            vocabulary is large.
+    Raises:
+        KeyError: an unknown prompt. ValueError: a section without room, or a label that could not be read
+            back.
+    """
+    prompt = PROMPTS[prompt_name]
+    if longest_section is not None and longest_section < 1:
+        raise ValueError(f"longest_section must be at least 1, not {longest_section}")
+    if not candidates or isinstance(candidates, str):
+        raise ValueError(f"candidates must be a list of at least one label, not {candidates!r}")
+    for label in candidates:
+        _check_readable(label, candidates, in_list=prompt.elicits in ("top_k", "distribution"))
+    labels = [_SPECIAL.sub(r"\\\g<0>", label) for label in candidates]
+    any_label = f"(?:{'|'.join(labels)})"
+    stated = {
+        "confidence": f"<confidence>{_NUMBER}</confidence>",
+        "no_confidence": "",
+        "top_k": _distribution_pattern([any_label] * min(TOP_K, len(labels))),
+        "distribution": _distribution_pattern(labels),
+    }
+    think = f"<think>{_sections_pattern(longest_section)}</think>" if prompt.has_reasoning else ""
+    return f"{think}<answer>{any_label}</answer>{stated[prompt.elicits]}"
+
+
+def _sections_pattern(longest_section: int | None) -> str:
+    more = "*" if longest_section is None else f"{{0,{longest_section - 1}}}"
+    text = f"[^<{_SPACES}][^<{_BREAKS}]{more}"
+    return "".join(f"<{name}>{text}</{name}>" for name in SECTIONS)
+
+
+def _distribution_pattern(labels: Sequence[str]) -> str:
+    return f"<distribution>{', '.join(f'{label}: {_NUMBER}' for label in labels)}</distribution>"
+
+
+def _check_readable(label: str, candidates: Sequence[str], *, in_list: bool) -> None:
+    """Refuse a label that `parse`, or the reader of a distribution, would not read as itself."""
+    is_read = label == label.strip() and not set(label) & set("<>\n\r")
+    is_read = is_read and labels_equal_to(label, candidates).labels == (label,)
+    if in_list and is_read:
+        others = "" if label == candidates[0] else f"{candidates[0]}: 0.00, "
+        found = read_distribution(f"{others}{label}: 1.00", candidates)
+        is_read = found.probabilities is not None and found.probabilities.get(label) == 1
+    if not is_read:
+        raise ValueError(f"candidate {label!r} could not be read back from a response; spell it otherwise")

@@ -2,11 +2,9 @@
 
 A reward is one entry of `REWARDS`: what a well-formed response pays for being right or wrong with a stated
 confidence, what a malformed one pays, and what the reward claims. To add one, write such an entry; it can
-then be chosen by its name everywhere, `emocaliber.incentives` computes what it pays for, the tests hold it to
-its claims, and `python train/describe_rewards.py` adds it to the table and figure of `train/README.md`.
+then be chosen by its name everywhere, `train/rl/incentives.py` computes what it pays for, the tests hold it
+to its claims, and `python train/describe_rewards.py` adds it to the table and figure of `train/README.md`.
 """
-
-from __future__ import annotations
 
 import math
 import string
@@ -14,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from emocaliber.response import SECTIONS, parse
+from emocaliber.response import SECTIONS, ParsedResponse, parse
 from emocaliber.taxonomy import match_label
 
 PROPERTIES = ("honest", "better_pays_more", "format_pays", "bounded")
@@ -30,9 +28,7 @@ NO_CONFIDENCE = -1.0
 """The value of `confidence` where none could be read."""
 
 _CLIP = 0.001
-_MALFORMED_FLAGS = frozenset(
-    {"fallback", "from_distribution", "malformed_reasoning", "rescaled", "truncated"}
-)
+_MALFORMED = frozenset({"fallback", "from_distribution", "malformed_reasoning", "rescaled", "truncated"})
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -176,18 +172,22 @@ def compute_reward(
         ValueError: the reward is unknown, or the truth is not among the candidates (unless strict, which
             knows no candidates).
     """
+    return read_and_reward(response, truth, candidates, reward, strict=strict)[0]
+
+
+def read_and_reward(
+    response: str, truth: str, candidates: Sequence[str], reward: str, *, strict: bool | None = None
+) -> tuple[dict[str, float], ParsedResponse | None]:
+    """Give what `compute_reward` gives, and what `parse` read for it: None if the reading was strict."""
     chosen = REWARDS.get(reward)
     if chosen is None:
         raise ValueError(f"no reward is called {reward!r}; choose one of {', '.join(REWARDS)}")
-    reading = (
-        _read_strictly(response, truth)
-        if (chosen.strict if strict is None else strict)
-        else _read(response, truth, tuple(candidates))
-    )
+    is_strict = chosen.strict if strict is None else strict
+    reading = _read_strictly(response, truth) if is_strict else _read(response, truth, tuple(candidates))
     correct, confidence = reading.correct, reading.confidence
     is_stated = confidence != NO_CONFIDENCE
     is_formed = reading.is_formed and (chosen.allows_certainty or 0 < confidence < 1)
-    return {
+    parts = {
         "score": float(chosen.payoff(correct, confidence) if is_formed else chosen.malformed),
         "format": float(is_formed),
         "correct": float(correct),
@@ -196,6 +196,7 @@ def compute_reward(
         "log_score": log_score(correct, confidence, _CLIP) if is_stated else math.log(_CLIP),
         "answered": float(reading.is_answered),
     }
+    return parts, reading.parsed
 
 
 class _Reading(NamedTuple):
@@ -203,28 +204,28 @@ class _Reading(NamedTuple):
     is_answered: bool
     correct: bool
     confidence: float
+    parsed: ParsedResponse | None = None
 
 
 def _read(response: str, truth: str, candidates: tuple[str, ...]) -> _Reading:
     """Read as the evaluation does: well-formed if `parse` gives a label and a confidence without repairs.
 
     A synonym of a label is as good as the label, and an answer that only the confidence after it ends as good
-    as a closed one. A confidence on another scale, an answer outside its tag, a
-    text that is cut off, and any other reasoning than the five sections, in order, each once and filled, are
-    read, but do not count as well-formed: training should not teach them.
+    as a closed one. A confidence on another scale, an answer outside its tag, a text that is cut off, and any
+    other reasoning than the five sections, in order, each once and filled, are read, but do not count as
+    well-formed: training should not teach them.
     """
     label = truth if truth in candidates else match_label(truth, candidates)
     if label is None:
         raise ValueError(f"truth {truth!r} is not among the candidates {candidates}; correct one of them")
     parsed = parse(response, candidates)
-    stated = parsed.confidence
+    is_answered, stated = parsed.label is not None, parsed.confidence
     return _Reading(
-        is_formed=parsed.label is not None
-        and stated is not None
-        and parsed.flags.isdisjoint(_MALFORMED_FLAGS),
-        is_answered=parsed.label is not None,
+        is_formed=is_answered and stated is not None and parsed.flags.isdisjoint(_MALFORMED),
+        is_answered=is_answered,
         correct=parsed.label == label,
         confidence=NO_CONFIDENCE if stated is None else float(stated),
+        parsed=parsed,
     )
 
 

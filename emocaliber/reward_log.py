@@ -1,10 +1,11 @@
-"""The log of a stage-3 run: every rollout with its reward as one JSON line, written while training goes on.
+"""The log of a stage-3 run, a JSON line for every rollout with its reward, and what it shows over time.
 
 The engines call rewards from threads and from several processes at once. So nothing is kept between two
 calls: each opens the log, locks it, appends its line in one write, and closes it.
-"""
 
-from __future__ import annotations
+What is read back is taken in windows of equal size, in the order of the log: reward parts, calibration, and
+signs of collapse. Every number is of one window.
+"""
 
 import fcntl
 import json
@@ -13,6 +14,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -22,7 +24,7 @@ from emocaliber.jsonl import JsonlAppender, PathLike, RecordError
 from emocaliber.metrics.calibration import auroc, brier, calibrated_by_chance, ece
 from emocaliber.metrics.counts import level_counts, mean, number
 from emocaliber.response import parse
-from emocaliber.reward import compute_reward
+from emocaliber.reward import read_and_reward
 
 
 def reward_and_log(
@@ -49,9 +51,9 @@ def reward_and_log(
         RecordError: the log cannot be written. A log with holes would show a training that did not happen,
             so the run ends at its first lost line; the checkpoints before it are untouched.
     """
-    parts = compute_reward(response, truth, candidates, reward)
+    parts, parsed = read_and_reward(response, truth, candidates, reward)
     if log:
-        label = parse(response, candidates).label
+        label = (parsed or parse(response, candidates)).label  # the strict reading does not parse
         line = {"time": time.time(), "pid": os.getpid()} | {key: _plain(value) for key, value in row.items()}
         append_row(log, line | {"response": response, "truth": truth, "label": label} | parts)
     return parts
@@ -62,14 +64,11 @@ def append_row(log: PathLike, row: Mapping[str, Any]) -> None:
 
     Raises RecordError if the file cannot be written.
     """
-    try:
-        with _open_with_folder(log) as file:
-            # Given back when the file is closed, also if this process is killed.
-            fcntl.flock(file, fcntl.LOCK_EX)
-            with JsonlAppender(log) as appender:
-                appender.write(row)
-    except OSError as error:
-        raise _unwritable(log, error) from None
+    with _open_to_append(log) as file:
+        # Given back when the file is closed, also if this process is killed.
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with JsonlAppender(log) as appender:
+            appender.write(row)
 
 
 def check_writable(log: PathLike) -> None:
@@ -77,20 +76,21 @@ def check_writable(log: PathLike) -> None:
 
     Raises RecordError if the file cannot be written.
     """
+    with _open_to_append(log):
+        pass
+
+
+@contextmanager
+def _open_to_append(log: PathLike) -> Iterator[FileIO]:
     try:
-        _open_with_folder(log).close()
+        Path(log).parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "ab", buffering=0) as file:
+            yield file
     except OSError as error:
-        raise _unwritable(log, error) from None
-
-
-def _open_with_folder(log: PathLike) -> FileIO:
-    Path(log).parent.mkdir(parents=True, exist_ok=True)
-    return open(log, "ab", buffering=0)
-
-
-def _unwritable(log: PathLike, error: OSError) -> RecordError:
-    reason = error.strerror or type(error).__name__
-    return RecordError(f"{log}: the reward log cannot be written ({reason}); give a file that can be")
+        reason = error.strerror or type(error).__name__
+        raise RecordError(
+            f"{log}: the reward log cannot be written ({reason}); give a file that can be"
+        ) from None
 
 
 def _plain(value: Any) -> Any:
@@ -166,6 +166,7 @@ LEAST_PARSE_RATE, MOST_PARSE_FALL = 0.90, 0.05
 
 _CHANCE_DRAWS = 200
 _SAME_REWARD = 1e-9
+_SCORE, _CORRECT = PARTS.index("score"), PARTS.index("correct")
 
 
 class Rollout(NamedTuple):
@@ -235,17 +236,15 @@ class WindowStatistics:
 
 def window_statistics(rollouts: Sequence[Rollout], first: int = 1) -> WindowStatistics:
     """Work out the numbers of at least one rollout."""
-    stated = [row.confidence for row in rollouts if row.confidence is not None]
-    is_right = PARTS.index("correct")
-    levels = level_counts(
-        [row.confidence for row in rollouts], [bool(row.parts[is_right]) for row in rollouts]
-    )
+    confidences = [row.confidence for row in rollouts]
+    stated = [confidence for confidence in confidences if confidence is not None]
+    levels = level_counts(confidences, [bool(row.parts[_CORRECT]) for row in rollouts])
     by_chance = calibrated_by_chance(levels, _CHANCE_DRAWS, seed=0)
     means = {part: mean([row.parts[place] for row in rollouts]) for place, part in enumerate(PARTS)}
     means["confidence"] = middle = mean(stated)
     spread = None if middle is None else mean([(value - middle) ** 2 for value in stated])
     commonest, count = Counter(stated).most_common(1)[0] if stated else (None, 0)
-    equal = groups_with_equal_rewards(rollouts)
+    are_equal = _groups_with_equal_rewards(rollouts)
     return WindowStatistics(
         first=first,
         n=len(rollouts),
@@ -259,17 +258,17 @@ def window_statistics(rollouts: Sequence[Rollout], first: int = 1) -> WindowStat
         commonest=commonest,
         commonest_share=count / len(stated) if stated else None,
         histogram=tuple(float(share) for share in levels.binned(levels.n) / max(1, len(stated))),
-        equal_groups=sum(equal) / len(equal) if equal else None,
-        n_groups=len(equal),
+        equal_groups=sum(are_equal) / len(are_equal) if are_equal else None,
+        n_groups=len(are_equal),
     )
 
 
-def groups_with_equal_rewards(rollouts: Sequence[Rollout]) -> list[bool]:
+def _groups_with_equal_rewards(rollouts: Sequence[Rollout]) -> list[bool]:
     """For each prompt with at least two rollouts here: have they all the same reward?"""
     scores: dict[tuple[str, str], list[float]] = {}
     for row in rollouts:
         if row.group is not None:
-            scores.setdefault(row.group, []).append(row.parts[PARTS.index("score")])
+            scores.setdefault(row.group, []).append(row.parts[_SCORE])
     return [max(group) - min(group) < _SAME_REWARD for group in scores.values() if len(group) > 1]
 
 
@@ -306,15 +305,13 @@ def alarms(run: Course) -> list[str]:
     if run.last.n < LEAST_FOR_ALARM:
         return []
     found = []
-    for check, remedy in _CHECKS:
-        message = check(run.first, run.last)
-        if message is not None:
-            since = run.last.first
-            for block in reversed(run.blocks):
-                if check(run.first, block) is None:
-                    break
-                since = min(since, block.first)
-            found.append(f"alarm: {message}, since rollout {since:,}; {remedy}")
+    for sign, message in _signs_of_collapse(run.first, run.last).items():
+        since = run.last.first
+        for block in reversed(run.blocks):
+            if sign not in _signs_of_collapse(run.first, block):
+                break
+            since = min(since, block.first)
+        found.append(f"alarm: {message}, since rollout {since:,}; {_REMEDIES[sign]}")
     return found
 
 
@@ -323,36 +320,30 @@ def least_parse_rate(first: WindowStatistics) -> float:
     return max(LEAST_PARSE_RATE, first.parse_rate - MOST_PARSE_FALL)
 
 
-def _flat_confidences(first: WindowStatistics, now: WindowStatistics) -> str | None:
-    if now.confidence_sd is None:
-        return None
-    limit = max(LEAST_SD, LEAST_SHARE_OF_FIRST_SD * (first.confidence_sd or 0.0))
-    if now.confidence_sd >= limit:
-        return None
-    at_first = f"{first.confidence_sd:.3f}" if first.confidence_sd is not None else "none"
-    return (
-        f"the standard deviation of the confidences is {now.confidence_sd:.3f}, below {limit:.3f} "
-        f"(at first {at_first})"
-    )
-
-
-def _one_value(first: WindowStatistics, now: WindowStatistics) -> str | None:
-    if now.commonest_share is None or now.commonest_share <= MOST_OF_ONE_VALUE:
-        return None
-    share = f"{now.commonest_share:.0%} of the confidences are {now.commonest:g}"
-    return f"{share}, more than {MOST_OF_ONE_VALUE:.0%}"
-
-
-def _parse_rate_falls(first: WindowStatistics, now: WindowStatistics) -> str | None:
-    limit = least_parse_rate(first)
-    if now.parse_rate >= limit:
-        return None
-    return f"the parse rate is {now.parse_rate:.1%}, below {limit:.1%} (at first {first.parse_rate:.1%})"
+def _signs_of_collapse(first: WindowStatistics, now: WindowStatistics) -> dict[str, str]:
+    """Say what is wrong with a window, by the keys of `_REMEDIES`."""
+    signs = {}
+    least_sd = max(LEAST_SD, LEAST_SHARE_OF_FIRST_SD * (first.confidence_sd or 0.0))
+    if now.confidence_sd is not None and now.confidence_sd < least_sd:
+        at_first = "none" if first.confidence_sd is None else f"{first.confidence_sd:.3f}"
+        signs["flat"] = (
+            f"the standard deviation of the confidences is {now.confidence_sd:.3f}, below {least_sd:.3f} "
+            f"(at first {at_first})"
+        )
+    if now.commonest_share is not None and now.commonest_share > MOST_OF_ONE_VALUE:
+        share = f"{now.commonest_share:.0%} of the confidences are {now.commonest:g}"
+        signs["one_value"] = f"{share}, more than {MOST_OF_ONE_VALUE:.0%}"
+    if now.parse_rate < least_parse_rate(first):
+        limit = f"below {least_parse_rate(first):.1%} (at first {first.parse_rate:.1%})"
+        signs["unparsed"] = f"the parse rate is {now.parse_rate:.1%}, {limit}"
+    return signs
 
 
 _GO_BACK = "stop, and go on from a checkpoint before it with"
-_CHECKS = (
-    (_flat_confidences, f"{_GO_BACK} a lower learning rate, a higher rollout temperature or REWARD=brier"),
-    (_one_value, f"{_GO_BACK} a lower learning rate, a higher rollout temperature or REWARD=brier"),
-    (_parse_rate_falls, f"read the last responses in the log; {_GO_BACK} a lower learning rate"),
-)
+_REMEDIES = {
+    **dict.fromkeys(
+        ("flat", "one_value"),
+        f"{_GO_BACK} a lower learning rate, a higher rollout temperature or REWARD=brier",
+    ),
+    "unparsed": f"read the last responses in the log; {_GO_BACK} a lower learning rate",
+}

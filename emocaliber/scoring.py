@@ -69,7 +69,6 @@ def score(record: Mapping[str, Any]) -> ScoredRow:
             raise RecordError(f"row {record.get('id')!r}: {error}") from None
         candidates, posterior, truth = (), None, UNKNOWN_TRUTH
     response = response_of(record)
-    has_failed = response is None
     parsed = _NOTHING if response is None else parse(response, candidates)
     task = canonical_task(str(record.get("task", "")))
     return ScoredRow(
@@ -81,7 +80,7 @@ def score(record: Mapping[str, Any]) -> ScoredRow:
         label=parsed.label,
         correct=parsed.label == truth,
         confidence=parsed.confidence,
-        status="failed" if has_failed else "unparsed" if parsed.label is None else "answered",
+        status="failed" if response is None else "unparsed" if parsed.label is None else "answered",
         label_reason=parsed.label_reason,
         confidence_reason=parsed.confidence_reason,
         flags=parsed.flags,

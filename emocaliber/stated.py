@@ -1,7 +1,9 @@
-"""A stated distribution: probabilities of labels as a model writes them, `joy: 0.62, fear: 0.21`."""
+"""Probabilities as a model writes them: one (`0.85`, `.85`, `85%`, `{0.85}`), or one for each label
+(`joy: 0.62, fear: 0.21`).
+"""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from functools import lru_cache
@@ -11,13 +13,14 @@ from emocaliber.taxonomy import labels_equal_to, normalise_label
 
 # Quotes, brackets and markup that models put around a number.
 _WRAPPING = " \t\r\n{}[]()\"'`*,;:\u2018\u2019\u201c\u201d"
-FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
-"""For `str.translate`: full-width forms of ASCII characters, as in Chinese and Japanese texts, to these."""
+# For `str.translate`: full-width forms of ASCII characters, as in Chinese and Japanese texts, to these.
+_FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 
 _NUMBER = re.compile(r"([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?)\s?(%?)")
 _DECIMAL_DIGIT = re.compile(r"\.[0-9]")
 _LONGEST_NUMBER = 64
-_EXACT = Context(prec=2 * _LONGEST_NUMBER)
+# Numbers have up to 64 digits and exponents up to 999: sums are rounded, but never in what is printed.
+_EXACT = Context(prec=200)
 
 NumberReading: TypeAlias = tuple[Decimal | None, str | None, frozenset[str]]
 """A number in [0, 1], the reason if there is none, and flags."""
@@ -29,34 +32,33 @@ def read_number(stated: str, *, is_closed: bool) -> NumberReading:
     `is_closed`: nothing more can have followed. The reasons are `missing`, `not_a_number` and
     `out_of_range`, the flag is `rescaled`: a number in (1, 100] without a percent sign.
     """
-    # Numbers are short; a longer text is not read at all, so that arithmetic on the result stays cheap.
     if len(stated) > _LONGEST_NUMBER:
         return None, "not_a_number", frozenset()
     return _read_short_number(stated, is_closed)
 
 
-# Confidences repeat.
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=4096)  # confidences repeat
 def _read_short_number(stated: str, is_closed: bool) -> NumberReading:
     if not stated:
         return None, "missing", frozenset()
-    written = written_number(stated, is_closed=is_closed)
+    written = _written_number(stated, is_closed=is_closed)
     if written is None:
         return None, "not_a_number", frozenset()
     number, is_percent = written
     is_rescaled = not is_percent and 1 < number <= 100
     if is_percent or is_rescaled:
-        number = hundredth(number)
+        number = _hundredth(number)
     if not 0 <= number <= 1:
         return None, "out_of_range", frozenset()
     return number, None, frozenset({"rescaled"} if is_rescaled else ())
 
 
-def written_number(stated: str, *, is_closed: bool) -> tuple[Decimal, bool] | None:
+def _written_number(stated: str, *, is_closed: bool) -> tuple[Decimal, bool] | None:
     """Give a number as it is written, and whether a percent sign follows it; None for what is no number."""
+    # Numbers are short; a longer text is not read at all, so that arithmetic on the result stays cheap.
     if len(stated) > _LONGEST_NUMBER:
         return None
-    bare = stated.translate(FULL_WIDTH).rstrip(_WRAPPING + ".").lstrip(_WRAPPING)
+    bare = stated.translate(_FULL_WIDTH).rstrip(_WRAPPING + ".").lstrip(_WRAPPING)
     match = _NUMBER.fullmatch(bare)
     # `0.`, `8` or `1` without a closing tag is the beginning of some number, not that number.
     if not match or not (is_closed or match[2] or _DECIMAL_DIGIT.search(match[1])):
@@ -65,8 +67,8 @@ def written_number(stated: str, *, is_closed: bool) -> tuple[Decimal, bool] | No
     return (number.copy_abs() if number == 0 else number), bool(match[2])
 
 
-def hundredth(number: Decimal) -> Decimal:
-    """Give a hundredth of a number that `written_number` gives, exactly, whatever the decimal context."""
+def _hundredth(number: Decimal) -> Decimal:
+    """Exactly, whatever the decimal context."""
     return number.scaleb(-2, _EXACT)
 
 
@@ -76,8 +78,6 @@ LEAST_SUM, MOST_SUM = Decimal("0.9"), Decimal("1.1")
 # The few most likely of many labels have less than all; less than half is a slip rather than percentages.
 _LEAST_PERCENT = Decimal("0.5")
 
-# Numbers have up to 64 digits and exponents up to 999: sums are rounded, but never in what is printed.
-_SUM = Context(prec=200)
 _SHARE = Context(prec=28)
 _SEPARATOR = re.compile(r"[,;\n\r\u3001]")
 
@@ -112,7 +112,7 @@ def read_distribution(text: str, candidates: Sequence[str], *, is_closed: bool =
     numbers: dict[str, tuple[Decimal, bool]] = {}
     for label, stated, is_last in _entries(text):
         is_whole = is_closed or not is_last
-        number = written_number(stated.strip(), is_closed=is_whole)
+        number = _written_number(stated.strip(), is_closed=is_whole)
         if number is None and not is_whole:
             break
         if number is None:
@@ -139,7 +139,7 @@ def _entries(text: str) -> Iterator[tuple[str, str, bool]]:
 
     What has no colon belongs to the next label, which may hold a comma; at the end it has no number.
     """
-    pieces = _SEPARATOR.split(text.translate(FULL_WIDTH))
+    pieces = _SEPARATOR.split(text.translate(_FULL_WIDTH))
     while pieces and not normalise_label(pieces[-1]):
         pieces.pop()
     waiting: list[str] = []
@@ -159,17 +159,15 @@ def _as_probabilities(
     numbers: dict[str, tuple[Decimal, bool]], is_partial: bool, flags: set[str]
 ) -> StatedDistribution:
     flags = flags | ({"partial"} if is_partial else set())
-    if _are_percentages(
-        [number for number, _ in numbers.values()], any(sign for _, sign in numbers.values())
-    ):
+    if _are_percentages(numbers.values()):
         flags.add("rescaled")
     probabilities = {
-        label: hundredth(number) if is_percent or "rescaled" in flags else number
+        label: _hundredth(number) if is_percent or "rescaled" in flags else number
         for label, (number, is_percent) in numbers.items()
     }
     if not all(0 <= probability <= 1 for probability in probabilities.values()):
         return _without("out_of_range", flags)
-    total = _sum(list(probabilities.values()))
+    total = _sum(probabilities.values())
     if total > MOST_SUM or (total < LEAST_SUM and not is_partial):
         return _without("sum_not_one", flags)
     if total > 1 or (total < 1 and not is_partial):
@@ -178,15 +176,15 @@ def _as_probabilities(
     return StatedDistribution(probabilities, None, frozenset(flags))
 
 
-def _are_percentages(numbers: list[Decimal], has_sign: bool) -> bool:
-    if has_sign or all(number <= 1 for number in numbers):
+def _are_percentages(written: Collection[tuple[Decimal, bool]]) -> bool:
+    if any(has_sign for _, has_sign in written) or all(number <= 1 for number, _ in written):
         return False
-    return _LEAST_PERCENT <= hundredth(_sum(numbers)) <= MOST_SUM
+    return _LEAST_PERCENT <= _hundredth(_sum(number for number, _ in written)) <= MOST_SUM
 
 
-def _sum(numbers: list[Decimal]) -> Decimal:
+def _sum(numbers: Iterable[Decimal]) -> Decimal:
     """Add up in an order of their own, so that what is rounded, if anything is, does not depend on theirs."""
     total = Decimal(0)
     for number in sorted(numbers):
-        total = _SUM.add(total, number)
+        total = _EXACT.add(total, number)
     return total

@@ -1,11 +1,13 @@
 """How honest a stated confidence is: ECE and its relatives, Brier score and its parts, AUROC, the gap to a
-truth.
+known truth.
 
 Every function of `LevelCounts` gives one score for each leading entry of the counts, NaN where it is
 undefined. A confidence is read as the forecast that the row's answer is right; rows without one are left out.
-"""
 
-from __future__ import annotations
+Where the true distribution p over the L candidates of a row is known, a row that answers `a` with the
+confidence c is also read as a forecast q of all of it: c on `a`, and (1 - c) / (L - 1) on each other label
+(all of it on `a` where L = 1), for a single number says nothing of how the rest is shared out.
+"""
 
 import math
 from collections.abc import Sequence
@@ -43,9 +45,8 @@ def reliability_bins(levels: LevelCounts, band: FloatArray | None = None) -> lis
         band: lower and upper end per bin, [2, 10], as `calibrated_by_chance` gives it.
     """
     n, n_correct = levels.binned(levels.n), levels.binned(levels.n_correct)
-    means = ratio(levels.binned(levels.n * levels.confidence), n)
-    accuracies = ratio(n_correct, n)
-    ends = np.full((2, N_TENTHS), np.nan) if band is None else band
+    means, accuracies = ratio(levels.binned(levels.n * levels.confidence), n), ratio(n_correct, n)
+    low, high = np.full((2, N_TENTHS), np.nan) if band is None else band
     return [
         ReliabilityBin(
             low=index / N_TENTHS,
@@ -54,8 +55,8 @@ def reliability_bins(levels: LevelCounts, band: FloatArray | None = None) -> lis
             n_correct=int(n_correct[index]),
             mean_confidence=number(means[index]),
             accuracy=number(accuracies[index]),
-            null_low=number(ends[0, index]),
-            null_high=number(ends[1, index]),
+            null_low=number(low[index]),
+            null_high=number(high[index]),
         )
         for index in range(N_TENTHS)
     ]
@@ -109,6 +110,93 @@ def ece_equal_mass(levels: LevelCounts) -> FloatArray:
         inside = np.clip(np.minimum(ends, high) - np.maximum(starts, low), 0, None)
         sums += np.abs(np.nansum(inside * gap, axis=-1))
     return ratio(sums, total)
+
+
+_N_COEFFICIENTS = 512
+# Narrower kernels than this are not resolved by that many coefficients; below it no width is searched.
+_SMALLEST_WIDTH = 0.004
+_CLOSE_ENOUGH = 1e-9
+_MOST_STEPS = 60
+_DRAWS_AT_ONCE = 512
+_LEVELS_AT_ONCE = 4096
+
+
+def smooth_ece(levels: LevelCounts, close_enough: float = _CLOSE_ENOUGH) -> FloatArray:
+    """Smooth calibration error: an ECE without bins, whose one width the data choose; in [0, 1].
+
+    Błasiok & Nakkiran 2023, "Smooth ECE: Principled Reliability Diagrams via Kernel Smoothing" (arXiv
+    2309.12236): residuals are smoothed by a Gaussian reflected at 0 and 1, smECE_sigma is the integral of the
+    absolute smoothed residual, and smECE the one value with smECE_sigma = sigma (their definitions 2 and 3).
+
+    On [0, 1] that kernel is diagonal in the cosine basis: smoothing multiplies the k-th coefficient by
+    exp(-(pi k sigma)^2 / 2). So confidences are used where they are, and many draws are smoothed at once.
+
+    `close_enough`: how far |smECE_sigma - sigma| may be from 0 when the search for the width ends.
+    """
+    n = levels.n.reshape(math.prod(levels.n.shape[:-1]), levels.n.shape[-1])
+    n_correct = levels.n_correct.reshape(n.shape)
+    total = n.sum(axis=-1, keepdims=True)
+    residual = np.nan_to_num(ratio(n_correct - n * levels.confidence, total))
+    result = np.empty(len(n))
+    for start in range(0, len(n), _DRAWS_AT_ONCE):
+        part = slice(start, start + _DRAWS_AT_ONCE)
+        result[part] = _fixed_point(
+            residual[part], _coefficients(residual[part], levels.confidence), close_enough
+        )
+    result[total[:, 0] == 0] = np.nan
+    return result.reshape(levels.n.shape[:-1])
+
+
+def _coefficients(residual: FloatArray, confidence: FloatArray) -> FloatArray:
+    """The cosine coefficients [draws, K] of residuals [draws, L] that lie at the confidences [L]."""
+    coefficients = np.zeros((len(residual), _N_COEFFICIENTS))
+    for start in range(0, len(confidence), _LEVELS_AT_ONCE):
+        part = slice(start, start + _LEVELS_AT_ONCE)
+        waves = np.cos(np.pi * np.outer(confidence[part], np.arange(_N_COEFFICIENTS)))
+        coefficients += residual[:, part] @ waves
+    return coefficients
+
+
+def _smoothed(coefficients: FloatArray, width: FloatArray) -> FloatArray:
+    """smECE_sigma for each row of cosine coefficients [draws, K] and its sigma [draws]."""
+    from scipy.fft import dct
+
+    damped = np.exp(-0.5 * (np.pi * np.outer(width, np.arange(_N_COEFFICIENTS))) ** 2) * coefficients
+    smoothed: FloatArray = np.abs(dct(damped, type=3, axis=-1)).mean(axis=-1)
+    return smoothed
+
+
+def _fixed_point(residual: FloatArray, coefficients: FloatArray, close_enough: float) -> FloatArray:
+    """The sigma with smECE_sigma = sigma, by false position with halving (the Illinois method).
+
+    smECE_sigma falls with sigma from sum |r| to |sum r|, so the two bracket it.
+    """
+    low = np.maximum(np.abs(residual.sum(axis=-1)), _SMALLEST_WIDTH)
+    high = np.maximum(np.abs(residual).sum(axis=-1), low)
+    at_low, at_high = _smoothed(coefficients, low) - low, _smoothed(coefficients, high) - high
+    # Narrower than the smallest width: take the value there.
+    narrow = at_low <= 0
+    best = np.where(narrow, at_low + low, high)
+    open_ = ~narrow & (at_high < 0)
+    moved_low = np.zeros(len(low), dtype=np.int64)  # which end moved last: 1 low, -1 high
+    for _ in range(_MOST_STEPS):
+        if not open_.any():
+            break
+        i = np.flatnonzero(open_)
+        middle = (low[i] * at_high[i] - high[i] * at_low[i]) / (at_high[i] - at_low[i])
+        value = _smoothed(coefficients[i], middle) - middle
+        best[i] = middle
+        above = value > 0
+        side = np.where(above, 1, -1)
+        # An end that stays a second time counts half, so that both ends move.
+        stayed = np.where(side == moved_low[i], 0.5, 1.0)
+        moved_low[i] = side
+        at_high[i] = np.where(above, at_high[i] * stayed, value)
+        high[i] = np.where(above, high[i], middle)
+        at_low[i] = np.where(above, value, at_low[i] * stayed)
+        low[i] = np.where(above, middle, low[i])
+        open_[i] = (np.abs(value) > close_enough) & (high[i] - low[i] > close_enough)
+    return best
 
 
 def brier(levels: LevelCounts) -> FloatArray:
@@ -244,87 +332,6 @@ def bayes_accuracy(largest_probability: Sequence[float]) -> float | None:
     above or below.
     """
     return mean(largest_probability)
-
-
-_N_COEFFICIENTS = 512
-
-# Narrower kernels than this are not resolved by the coefficients above; below it the width is not searched.
-_SMALLEST_WIDTH = 0.004
-_CLOSE_ENOUGH = 1e-9
-_MOST_STEPS = 60
-_DRAWS_AT_ONCE = 512
-_LEVELS_AT_ONCE = 4096
-
-
-def smooth_ece(levels: LevelCounts, close_enough: float = _CLOSE_ENOUGH) -> FloatArray:
-    """Smooth calibration error of each leading entry of the counts, in [0, 1]; NaN where there are no rows.
-
-    `close_enough`: how far |smECE_sigma - sigma| may be from 0 when the search for the width ends.
-    """
-    n = levels.n.reshape(math.prod(levels.n.shape[:-1]), levels.n.shape[-1])
-    n_correct = levels.n_correct.reshape(n.shape)
-    total = n.sum(axis=-1, keepdims=True)
-    residual = np.nan_to_num(ratio(n_correct - n * levels.confidence, total))
-    result = np.empty(len(n))
-    for start in range(0, len(n), _DRAWS_AT_ONCE):
-        part = slice(start, start + _DRAWS_AT_ONCE)
-        result[part] = _fixed_point(
-            residual[part], _coefficients(residual[part], levels.confidence), close_enough
-        )
-    result[total[:, 0] == 0] = np.nan
-    return result.reshape(levels.n.shape[:-1])
-
-
-def _coefficients(residual: FloatArray, confidence: FloatArray) -> FloatArray:
-    """The cosine coefficients [draws, K] of residuals [draws, L] that lie at the confidences [L]."""
-    coefficients = np.zeros((len(residual), _N_COEFFICIENTS))
-    for start in range(0, len(confidence), _LEVELS_AT_ONCE):
-        part = slice(start, start + _LEVELS_AT_ONCE)
-        waves = np.cos(np.pi * np.outer(confidence[part], np.arange(_N_COEFFICIENTS)))
-        coefficients += residual[:, part] @ waves
-    return coefficients
-
-
-def _smoothed(coefficients: FloatArray, width: FloatArray) -> FloatArray:
-    """smECE_sigma for each row of cosine coefficients [draws, K] and its sigma [draws]."""
-    from scipy.fft import dct
-
-    damped = np.exp(-0.5 * (np.pi * np.outer(width, np.arange(_N_COEFFICIENTS))) ** 2) * coefficients
-    smoothed: FloatArray = np.abs(dct(damped, type=3, axis=-1)).mean(axis=-1)
-    return smoothed
-
-
-def _fixed_point(residual: FloatArray, coefficients: FloatArray, close_enough: float) -> FloatArray:
-    """The sigma with smECE_sigma = sigma, by false position with halving (the Illinois method).
-
-    smECE_sigma falls with sigma from sum |r| to |sum r|, so the two bracket it.
-    """
-    low = np.maximum(np.abs(residual.sum(axis=-1)), _SMALLEST_WIDTH)
-    high = np.maximum(np.abs(residual).sum(axis=-1), low)
-    at_low, at_high = _smoothed(coefficients, low) - low, _smoothed(coefficients, high) - high
-    # Narrower than the smallest width: take the value there.
-    narrow = at_low <= 0
-    best = np.where(narrow, at_low + low, high)
-    open_ = ~narrow & (at_high < 0)
-    moved_low = np.zeros(len(low), dtype=np.int64)  # which end moved last: 1 low, -1 high
-    for _ in range(_MOST_STEPS):
-        if not open_.any():
-            break
-        i = np.flatnonzero(open_)
-        middle = (low[i] * at_high[i] - high[i] * at_low[i]) / (at_high[i] - at_low[i])
-        value = _smoothed(coefficients[i], middle) - middle
-        best[i] = middle
-        above = value > 0
-        side = np.where(above, 1, -1)
-        # An end that stays a second time counts half, so that both ends move.
-        stayed = np.where(side == moved_low[i], 0.5, 1.0)
-        moved_low[i] = side
-        at_high[i] = np.where(above, at_high[i] * stayed, value)
-        high[i] = np.where(above, high[i], middle)
-        at_low[i] = np.where(above, value, at_low[i] * stayed)
-        low[i] = np.where(above, middle, low[i])
-        open_[i] = (np.abs(value) > close_enough) & (high[i] - low[i] > close_enough)
-    return best
 
 
 LEAST_PROBABILITY = 1e-3

@@ -6,8 +6,6 @@ then a function of those counts: ties are exact, and the order of the rows canno
 leading axes, one entry a bootstrap draw; a metric gives one number for each.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -47,7 +45,7 @@ class LevelCounts:
         total: FloatArray = self.n.sum(axis=-1)
         return total
 
-    def first(self) -> LevelCounts:
+    def first(self) -> "LevelCounts":
         """The first entry of counts with one leading axis."""
         return replace(
             self,

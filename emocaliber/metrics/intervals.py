@@ -3,8 +3,6 @@
 Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapters 13 and 16.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,12 +71,16 @@ class Resampling:
     drawn: Grouped
 
 
+def _all_scores(counts: GroupCounts, smooth_enough: float) -> dict[str, FloatArray]:
+    return scores(counts, smooth_enough) | threshold_scores(counts)
+
+
 def resample(
     runs: Mapping[Any, Rows],
     sets: Mapping[Any, Sequence[int]],
     n_draws: int = N_DRAWS,
     seed: int = 0,
-    measure: Measure | None = None,
+    measure: Measure = _all_scores,
     joint: JointCells = joint_cells,
 ) -> Resampling:
     """Score every set of tasks of every run, on the data and under each draw; all see the same draws.
@@ -87,21 +89,20 @@ def resample(
         runs, sets, joint: as for `group_runs`.
         n_draws: 0 gives no draws and so no intervals.
         seed: the same rows and seed give the same draws.
-        measure: what to score, given counts and how exactly the smooth ECE is found; without it every score.
+        measure: what to score, given counts and how exactly the smooth ECE is found.
     """
-    measured = measure or _all_scores
     exact = group_runs(runs, sets, joint)
     coarse = {name: rows.coarsened() for name, rows in runs.items()}
     is_coarse = any(coarse[name] is not runs[name] for name in runs)
     drawn = group_runs(coarse, sets, joint) if is_coarse else exact
-    point = _scored_as_they_are(exact, measured)
-    drawn_from = _scored_as_they_are(drawn, measured) if is_coarse else point
+    point = _scored_as_they_are(exact, measure)
+    drawn_from = _scored_as_they_are(drawn, measure) if is_coarse else point
     widest = max([len(drawn.found.weight), *(group.n_counts for group in drawn.groups.values())])
     at_once = max(1, min(n_draws or 1, _NUMBERS_AT_ONCE // widest))
     parts: dict[tuple[Any, Any], list[dict[str, FloatArray]]] = {name: [] for name in drawn.groups}
     for weights in draw_weights(drawn.found.weight, n_draws, seed, at_once):
         for name, group in drawn.groups.items():
-            parts[name].append(measured(group.counts(weights), _SMOOTH_ENOUGH))
+            parts[name].append(measure(group.counts(weights), _SMOOTH_ENOUGH))
     scored = {
         name: Resampled(scores, _joined(scores, parts[name]), drawn_from[name])
         for name, scores in point.items()
@@ -121,10 +122,6 @@ def _scored_as_they_are(grouped: Grouped, measure: Measure) -> dict[tuple[Any, A
     }
 
 
-def _all_scores(counts: GroupCounts, smooth_enough: float) -> dict[str, FloatArray]:
-    return scores(counts, smooth_enough) | threshold_scores(counts)
-
-
 def mean_over(parts: Sequence[Resampled]) -> Resampled:
     """The plain mean of each score over the tasks in which it is defined.
 
@@ -134,13 +131,15 @@ def mean_over(parts: Sequence[Resampled]) -> Resampled:
         score: [part for part in parts if not np.isnan(part.point[score])] or parts[:1]
         for score in parts[0].point
     }
-    return Resampled(
-        {score: np.mean([part.point[score] for part in some], axis=0) for score, some in defined.items()},
-        {score: np.mean([part.draws[score] for part in some], axis=0) for score, some in defined.items()},
-        {
-            score: np.mean([part.drawn_from[score] for part in some], axis=0)
+
+    def means(scores_of: Callable[[Resampled], dict[str, FloatArray]]) -> dict[str, FloatArray]:
+        return {
+            score: np.mean([scores_of(part)[score] for part in some], axis=0)
             for score, some in defined.items()
-        },
+        }
+
+    return Resampled(
+        means(lambda part: part.point), means(lambda part: part.draws), means(lambda part: part.drawn_from)
     )
 
 
@@ -188,10 +187,8 @@ def interval(
     low, high = (float(end) for end in np.percentile(defined, [tail, 100 - tail]))
     if estimated is None:
         return low, high
-    ends = (
-        min(max(end, within[0]), within[1]) for end in (point + estimated - high, point + estimated - low)
-    )
-    return next(ends), next(ends)
+    least, most = within
+    return min(max(point + estimated - high, least), most), min(max(point + estimated - low, least), most)
 
 
 def mean_interval(values: FloatArray, weights: FloatArray, image: IntArray) -> Interval | None:

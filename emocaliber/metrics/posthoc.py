@@ -6,8 +6,6 @@ keep the order of the confidences, and so the AUROC. An isotonic map never inver
 makes many of them equal, which can move the AUROC either way.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,9 +68,8 @@ class TaskMaps:
 
     def __call__(self, confidence: ArrayLike, task: Sequence[str]) -> FloatArray:
         """Map confidences [n] in [0, 1], each by the map of its task [n], to [n] in [0, 1]."""
-        stated, tasks = _floats(confidence), np.asarray(task, dtype=object)
-        if len(stated) != len(tasks):
-            raise ValueError(f"{len(stated)} confidences and {len(tasks)} tasks; give one task a row")
+        stated = _floats(confidence)
+        tasks = _tasks(task, len(stated))
         mapped = np.empty(len(stated))
         for name in dict.fromkeys(tasks):
             inside = tasks == name
@@ -153,9 +150,7 @@ def fit_per_task(fit: Fit, confidence: ArrayLike, correct: ArrayLike, task: Sequ
         ValueError: as `fit` on all rows, and for another number of tasks than rows.
     """
     stated, right = _checked(confidence, correct)
-    tasks = np.asarray(task, dtype=object)
-    if len(tasks) != len(stated):
-        raise ValueError(f"{len(stated)} confidences and {len(tasks)} tasks; give one task a row")
+    tasks = _tasks(task, len(stated))
     of_task, fell_back = {}, []
     for name in sorted(set(tasks)):
         inside = tasks == name
@@ -169,6 +164,12 @@ def fit_per_task(fit: Fit, confidence: ArrayLike, correct: ArrayLike, task: Sequ
 
 def _floats(values: ArrayLike) -> FloatArray:
     return np.asarray(values, dtype=np.float64)
+
+
+def _tasks(task: Sequence[str], n_rows: int) -> NDArray[np.object_]:
+    if len(task) != n_rows:
+        raise ValueError(f"{n_rows} confidences and {len(task)} tasks; give one task a row")
+    return np.asarray(task, dtype=object)
 
 
 def _logit(confidence: ArrayLike) -> FloatArray:

@@ -6,8 +6,6 @@ a draw is then a vector of weights, and the counts that every metric needs are a
 The patterns come in a fixed order, so the order of the rows cannot matter.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -48,7 +46,7 @@ class Rows:
         answered = (self.task * self.n_labels + self.truth) * (self.n_labels + 1) + self.label + 1
         return answered * (len(self.confidence) + 1) + self.level + 1
 
-    def coarsened(self) -> Rows:
+    def coarsened(self) -> "Rows":
         """The same rows with at most 1,000 confidences: the cost of bootstrap draws grows with their number.
 
         Confidences within the same thousandth become their mean, so no bin, no mean confidence and no ECE

@@ -1,6 +1,4 @@
-"""Every score of a set of rows, by name, from its counts."""
-
-from __future__ import annotations
+"""Every score of a set of rows, by name, from its counts; accuracy and weighted F1 themselves."""
 
 import numpy as np
 
@@ -83,25 +81,17 @@ def scores(counts: GroupCounts, smooth_enough: float = 1e-9) -> dict[str, FloatA
     """
     levels = counts.levels
     rows = ranked(levels)
-    parts = brier_parts(levels)
-    by_label = (counts.support.sum(axis=-2), counts.predicted.sum(axis=-2), counts.hits.sum(axis=-2))
-    return {
-        "acc": accuracy(levels),
-        "f1": weighted_f1(*by_label),
-        "ece": ece(levels),
-        "brier": brier(levels),
-        "auroc": auroc(levels),
+    found = compared_scores(counts, smooth_enough) | {
         "ece_equal_mass": ece_equal_mass(levels),
         "ece_debiased": ece_debiased(levels),
-        "smooth_ece": smooth_ece(levels, smooth_enough),
-        **{f"brier_{part}": value for part, value in parts.items()},
+        **{f"brier_{part}": value for part, value in brier_parts(levels).items()},
         "average_precision": average_precision(levels),
         "aurc": aurc(rows),
         "eaurc": eaurc(rows),
-        "augrc": augrc(rows),
         **{f"risk_at_coverage_{percent}": risk_at_coverage(rows, percent) for percent in COVERAGES},
         **{f"coverage_at_risk_{percent}": coverage_at_risk(rows, percent) for percent in RISKS},
     }
+    return {score: found[score] for score in SCORES}
 
 
 def compared_scores(counts: GroupCounts, smooth_enough: float = 1e-9) -> dict[str, FloatArray]:

@@ -6,8 +6,6 @@ it: inside a tie the errors grow linearly with the rows kept. A coverage at a ri
 curve. So no number depends on the order of the rows.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,34 +1,20 @@
 """Words for a scene: the caption, the five reasoning sections in several wordings, and reading them back."""
 
-from __future__ import annotations
-
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from emocaliber.mini.scene import DISTANCES, FACES, GROUNDS, LIGHTS, MARKS, OBJECTS, POSTURES, Scene
+from emocaliber.mini.scene import VALUES, Scene
 from emocaliber.mini.world import WEIGHTS
 
 CAPTION_PROMPT = "Describe the image."
 
 # The attributes that a chain states and that `read_facts` finds again, with the section that holds each.
 FACT_SECTIONS: Mapping[str, str] = {
-    "object": "element",
-    "mark": "element",
-    "posture": "human",
-    "face": "human",
-    "light": "context",
-    "ground": "context",
+    **dict.fromkeys(("object", "mark"), "element"),
+    **dict.fromkeys(("posture", "face"), "human"),
+    **dict.fromkeys(("light", "ground"), "context"),
     "distance": "interaction",
-}
-_VALUES: Mapping[str, Sequence[str]] = {
-    "object": OBJECTS,
-    "mark": MARKS,
-    "posture": POSTURES,
-    "face": FACES,
-    "light": LIGHTS,
-    "ground": GROUNDS,
-    "distance": DISTANCES,
 }
 _THINGS = {
     "balloon": ("colourful balloon", "bunch of balloon"),
@@ -115,10 +101,9 @@ def _analysis(scene: Scene, rng: random.Random) -> str:
     verb = rng.choice(("suggests", "points to"))
     clauses = [f"{name} {verb} {mood}" for (name, _), mood in zip(signs, moods, strict=True)]
     text = ", ".join(clauses) + "."
-    agreement = {1: "The signs agree.", 2: "The signs agree in part."}.get(
-        len(set(moods)), "The signs disagree."
-    )
-    return text[0].upper() + text[1:] + " " + agreement
+    n_moods = len(set(moods))
+    agreement = "agree" if n_moods == 1 else "agree in part" if n_moods == 2 else "disagree"
+    return f"{text[0].upper()}{text[1:]} The signs {agreement}."
 
 
 def read_facts(sections: Mapping[str, str]) -> dict[str, str | None]:
@@ -129,7 +114,7 @@ def read_facts(sections: Mapping[str, str]) -> dict[str, str | None]:
     facts: dict[str, str | None] = {}
     for attribute, section in FACT_SECTIONS.items():
         words = set(re.findall(r"[a-z]+", sections.get(section, "").lower()))
-        found = [value for value in _VALUES[attribute] if value in words]
+        found = [value for value in VALUES[attribute] if value in words]
         if attribute in ("posture", "face") and "no" in words:
             found = ["nobody"]
         elif attribute == "distance" and words & {"alone", "nothing"}:

@@ -1,6 +1,7 @@
-"""Draws a scene: sky and ground in the mood of the light, an object, a figure, marks."""
+"""Draws a scene: sky and ground in the mood of the light, an object, a figure, marks.
 
-from __future__ import annotations
+Positions and sizes are in units of the layout, a square of 112 with y downwards.
+"""
 
 import math
 import random
@@ -13,9 +14,8 @@ from emocaliber.mini.scene import Scene
 
 Colour = tuple[int, int, int]
 
-# Scenes are laid out on a square of 112 units and drawn at four pixels a unit, then reduced.
 UNITS = 112
-SCALE = 4
+SCALE = 4  # pixels a unit; the picture is reduced to its size at the end
 HORIZON = 58
 
 SKY: dict[str, tuple[Colour, Colour]] = {
@@ -41,15 +41,61 @@ GROUND_LIGHT: dict[str, tuple[float, Colour]] = {
     "night": (0.48, (16, 20, 60)),
 }
 
+DARK: Colour = (32, 28, 34)
+SKIN: Colour = (250, 214, 172)
+
+# A crying face is pale, a shouting one flushed.
+FACE_SKIN: dict[str, Colour] = {"crying": (222, 214, 222), "shouting": (248, 158, 128)}
+
+
+@dataclass(frozen=True)
+class _Pen:
+    """Draws in layout units on a canvas of `SCALE` pixels a unit."""
+
+    canvas: ImageDraw.ImageDraw
+
+    def _box(self, x0: float, y0: float, x1: float, y1: float) -> list[float]:
+        return [SCALE * value for value in (x0, y0, x1, y1)]
+
+    def rectangle(self, x0: float, y0: float, x1: float, y1: float, fill: Colour) -> None:
+        """Fill from corner to corner."""
+        self.canvas.rectangle(self._box(x0, y0, x1, y1), fill=fill)
+
+    def circle(self, x: float, y: float, radius: float, fill: Colour, outline: Colour | None = None) -> None:
+        """Fill around a centre."""
+        self.ellipse(x - radius, y - radius, x + radius, y + radius, fill, outline)
+
+    def ellipse(
+        self, x0: float, y0: float, x1: float, y1: float, fill: Colour, outline: Colour | None = None
+    ) -> None:
+        """Fill the ellipse inside the box."""
+        self.canvas.ellipse(self._box(x0, y0, x1, y1), fill=fill, outline=outline, width=SCALE)
+
+    def polygon(self, points: Sequence[tuple[float, float]], fill: Colour) -> None:
+        """Fill between the corners."""
+        self.canvas.polygon([(SCALE * x, SCALE * y) for x, y in points], fill=fill)
+
+    def line(self, points: Sequence[tuple[float, float]], fill: Colour, width: float = 2.0) -> None:
+        """Draw through the points, `width` units wide."""
+        scaled = [(SCALE * x, SCALE * y) for x, y in points]
+        self.canvas.line(scaled, fill=fill, width=round(SCALE * width), joint="curve")
+
+    def arc(
+        self, x: float, y: float, radius: float, start: float, end: float, fill: Colour, width: float = 1.5
+    ) -> None:
+        """Draw a part of a circle, angles in degrees clockwise from the right."""
+        box = self._box(x - radius, y - radius, x + radius, y + radius)
+        self.canvas.arc(box, start, end, fill=fill, width=round(SCALE * width))
+
 
 def draw(scene: Scene, size: int) -> Image.Image:
     """The scene as an RGB picture of `size` x `size` pixels; the same scene and size give the same pixels."""
     rng = random.Random(scene.look_seed)
     image = _colour_field(scene, rng) if scene.style == "abstract" else _landscape(scene, rng)
-    pen = Pen(ImageDraw.Draw(image), SCALE)
+    pen = _Pen(ImageDraw.Draw(image))
     if scene.object is not None:
         _place_things(pen, scene, rng)
-    draw_mark(pen, scene.mark, rng)
+    _mark(pen, scene.mark, rng)
     if scene.style == "ink":
         image = _as_ink(image)
     return image.resize((size, size), Image.Resampling.LANCZOS)
@@ -65,57 +111,56 @@ def _jitter(colour: Colour, rng: random.Random, by: int = 8) -> Colour:
     return r, g, b
 
 
-def _gradient(top: Colour, bottom: Colour, height: int) -> Image.Image:
-    ramp = Image.linear_gradient("L").resize((UNITS * SCALE, height), Image.Resampling.BILINEAR)
+def _gradient(top: Colour, bottom: Colour) -> Image.Image:
+    ramp = Image.linear_gradient("L").resize((UNITS * SCALE, UNITS * SCALE), Image.Resampling.BILINEAR)
     return ImageOps.colorize(ramp, top, bottom)
 
 
 def _landscape(scene: Scene, rng: random.Random) -> Image.Image:
     assert scene.ground is not None
-    side = UNITS * SCALE
     top, bottom = SKY[scene.light]
-    image = _gradient(_jitter(top, rng), _jitter(bottom, rng), side)
+    image = _gradient(_jitter(top, rng), _jitter(bottom, rng))
     keep, tint = GROUND_LIGHT[scene.light]
     ground = _jitter(_mix(GROUND[scene.ground], tint, keep), rng, 6)
-    pen = Pen(ImageDraw.Draw(image), SCALE)
+    pen = _Pen(ImageDraw.Draw(image))
     # The light's own sign hangs in the corner away from the figure.
     sky_x = 56 - scene.side * 40 + rng.randint(-3, 3)
-    draw_sky_sign(pen, scene.light, sky_x, 14 + rng.randint(-2, 2), rng)
+    _sky_sign(pen, scene.light, sky_x, 14 + rng.randint(-2, 2), rng)
     pen.rectangle(0, HORIZON, UNITS, UNITS, ground)
-    draw_ground_sign(pen, scene.ground, ground, HORIZON, rng)
+    _ground_sign(pen, scene.ground, ground, rng)
     return image
 
 
 def _colour_field(scene: Scene, rng: random.Random) -> Image.Image:
     """An abstract picture: fields in the colours of the light, with strokes of one kind."""
     top, bottom = SKY[scene.light]
-    image = _gradient(_jitter(top, rng, 14), _jitter(bottom, rng, 14), UNITS * SCALE)
+    image = _gradient(_jitter(top, rng, 14), _jitter(bottom, rng, 14))
     if rng.random() < 0.5:
         image = image.transpose(Image.Transpose.ROTATE_90)
-    pen = Pen(ImageDraw.Draw(image), SCALE)
+    pen = _Pen(ImageDraw.Draw(image))
     for _ in range(3):
         x, y = rng.randint(0, 84), rng.randint(0, 84)
         field = _jitter(_mix(top, bottom, rng.random()), rng, 26)
         pen.rectangle(x, y, x + rng.randint(16, 44), y + rng.randint(16, 44), field)
     assert scene.strokes is not None
     ink = (245, 240, 225) if sum(top) < 330 else (40, 36, 60)
-    draw_strokes(pen, scene.strokes, ink, rng)
+    _strokes(pen, scene.strokes, ink, rng)
     return image
 
 
-def _place_things(pen: Pen, scene: Scene, rng: random.Random) -> None:
+def _place_things(pen: _Pen, scene: Scene, rng: random.Random) -> None:
     """Object and figure at the stated distance; a lone object stands near the middle."""
     assert scene.object is not None
     base = 92 + rng.randint(-2, 2)
     if scene.posture is None or scene.face is None:
-        draw_object(pen, scene.object, 56 + rng.randint(-14, 14), base, rng)
+        _OBJECTS[scene.object](pen, 56 + rng.randint(-14, 14), base, rng)
         return
     gap = {"touching": 27, "near": 43, "far": 62}[scene.distance or "near"]
     figure_x = 56 - gap // 2 if scene.side < 0 else 56 + gap // 2
     object_x = figure_x - scene.side * gap
-    draw_object(pen, scene.object, object_x, base, rng)
+    _OBJECTS[scene.object](pen, object_x, base, rng)
     reach = -scene.side if scene.distance == "touching" else 0
-    draw_figure(pen, scene.posture, scene.face, figure_x, base + 2, reach, rng)
+    _figure(pen, scene.posture, scene.face, figure_x, base + 2, reach, rng)
 
 
 def _as_ink(image: Image.Image) -> Image.Image:
@@ -128,60 +173,11 @@ def _as_ink(image: Image.Image) -> Image.Image:
     return ImageChops.multiply(Image.blend(paper, washed, 0.65), edges.convert("RGB"))
 
 
-DARK: Colour = (32, 28, 34)
-SKIN: Colour = (250, 214, 172)
-
-# A crying face is pale, a shouting one flushed.
-FACE_SKIN: dict[str, Colour] = {"crying": (222, 214, 222), "shouting": (248, 158, 128)}
-
-
-@dataclass(frozen=True)
-class Pen:
-    """Draws in layout units on a canvas of `scale` pixels a unit."""
-
-    canvas: ImageDraw.ImageDraw
-    scale: int
-
-    def _box(self, x0: float, y0: float, x1: float, y1: float) -> list[float]:
-        return [self.scale * value for value in (x0, y0, x1, y1)]
-
-    def rectangle(self, x0: float, y0: float, x1: float, y1: float, fill: Colour) -> None:
-        """Fill from corner to corner."""
-        self.canvas.rectangle(self._box(x0, y0, x1, y1), fill=fill)
-
-    def circle(self, x: float, y: float, radius: float, fill: Colour, outline: Colour | None = None) -> None:
-        """Fill around a centre."""
-        self.ellipse(x - radius, y - radius, x + radius, y + radius, fill, outline)
-
-    def ellipse(
-        self, x0: float, y0: float, x1: float, y1: float, fill: Colour, outline: Colour | None = None
-    ) -> None:
-        """Fill the ellipse inside the box."""
-        self.canvas.ellipse(self._box(x0, y0, x1, y1), fill=fill, outline=outline, width=self.scale)
-
-    def polygon(self, points: Sequence[tuple[float, float]], fill: Colour) -> None:
-        """Fill between the corners."""
-        self.canvas.polygon([(self.scale * x, self.scale * y) for x, y in points], fill=fill)
-
-    def line(self, points: Sequence[tuple[float, float]], fill: Colour, width: float = 2.0) -> None:
-        """Draw through the points, `width` units wide."""
-        scaled = [(self.scale * x, self.scale * y) for x, y in points]
-        self.canvas.line(scaled, fill=fill, width=round(self.scale * width), joint="curve")
-
-    def arc(
-        self, x: float, y: float, radius: float, start: float, end: float, fill: Colour, width: float = 1.5
-    ) -> None:
-        """Draw a part of a circle, angles in degrees clockwise from the right."""
-        box = self._box(x - radius, y - radius, x + radius, y + radius)
-        self.canvas.arc(box, start, end, fill=fill, width=round(self.scale * width))
-
-
-def draw_sky_sign(pen: Pen, light: str, x: float, y: float, rng: random.Random) -> None:
+def _sky_sign(pen: _Pen, light: str, x: float, y: float, rng: random.Random) -> None:
     """Sun, low sun, clouds, lightning, or moon and stars."""
     if light == "sunny":
         for angle in range(0, 360, 45):
-            dx, dy = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-            pen.line([(x + 11 * dx, y + 11 * dy), (x + 15 * dx, y + 15 * dy)], (255, 226, 60))
+            pen.line([_around(x, y, 11, angle), _around(x, y, 15, angle)], (255, 226, 60))
         pen.circle(x, y, 9, (255, 226, 60))
     elif light == "golden":
         pen.circle(x, 54, 13, (255, 244, 190))
@@ -200,73 +196,72 @@ def draw_sky_sign(pen: Pen, light: str, x: float, y: float, rng: random.Random) 
             pen.line(bolt, (255, 244, 120), 2.4)
 
 
-def draw_ground_sign(pen: Pen, ground: str, colour: Colour, horizon: float, rng: random.Random) -> None:
+def _ground_sign(pen: _Pen, ground: str, colour: Colour, rng: random.Random) -> None:
     """Grass, sea, snow drifts, or a road with its line."""
     darker = (colour[0] * 3 // 4, colour[1] * 3 // 4, colour[2] * 3 // 4)
     if ground == "meadow":
         for _ in range(26):
-            x, y = rng.uniform(2, 110), rng.uniform(horizon + 6, 110)
+            x, y = rng.uniform(2, 110), rng.uniform(HORIZON + 6, 110)
             pen.line([(x - 1.5, y - 4), (x, y), (x + 1.5, y - 4)], darker, 1.0)
     elif ground == "beach":
         sea = ((colour[0] + 20) // 4, (colour[1] + 130) // 3, min(255, colour[2] + 70))
-        pen.rectangle(0, horizon, 112, horizon + 9, sea)
+        pen.rectangle(0, HORIZON, 112, HORIZON + 9, sea)
         for x in range(4, 112, 16):
-            pen.arc(x + rng.uniform(-2, 2), horizon + 5, 4, 200, 340, (240, 248, 255), 1.0)
+            pen.arc(x + rng.uniform(-2, 2), HORIZON + 5, 4, 200, 340, (240, 248, 255), 1.0)
     elif ground == "snow":
         lighter = (min(255, colour[0] + 14), min(255, colour[1] + 14), min(255, colour[2] + 10))
         for x in (8, 50, 96):
-            pen.ellipse(x - 32, horizon - 5, x + 32, horizon + 16, lighter)
+            pen.ellipse(x - 32, HORIZON - 5, x + 32, HORIZON + 16, lighter)
         for _ in range(22):
             pen.circle(rng.uniform(2, 110), rng.uniform(2, 110), 1.0, (255, 255, 255))
     else:
         for x in (0, 30, 70, 96):
-            top = horizon - rng.uniform(12, 24)
-            pen.rectangle(x, top, x + 14, horizon, darker)
+            top = HORIZON - rng.uniform(12, 24)
+            pen.rectangle(x, top, x + 14, HORIZON, darker)
         for x in range(2, 112, 24):
             pen.rectangle(x, 101, x + 13, 103.5, (236, 220, 120))
 
 
-def draw_object(pen: Pen, name: str, x: float, base: float, rng: random.Random) -> None:
-    """One of the eight objects, standing on `base`, about 30 units high."""
-    OBJECT_DRAWERS[name](pen, x, base, rng)
+def _around(x: float, y: float, radius: float, degrees: float) -> tuple[float, float]:
+    """The point on a circle, clockwise from the right."""
+    angle = math.radians(degrees)
+    return x + radius * math.cos(angle), y + radius * math.sin(angle)
 
 
-def _balloon(pen: Pen, x: float, base: float, rng: random.Random) -> None:
+def _balloon(pen: _Pen, x: float, base: float, rng: random.Random) -> None:
     for dx, dy, colour in ((-7, -26, (235, 64, 70)), (7, -30, (250, 205, 50)), (0, -38, (80, 130, 240))):
         pen.line([(x, base), (x + dx, base + dy)], DARK, 0.8)
         pen.ellipse(x + dx - 6.5, base + dy - 8, x + dx + 6.5, base + dy + 7, colour)
         pen.circle(x + dx - 2, base + dy - 3, 1.5, (255, 255, 255))
 
 
-def _firework(pen: Pen, x: float, base: float, rng: random.Random) -> None:
+def _firework(pen: _Pen, x: float, base: float, rng: random.Random) -> None:
     pen.line([(x, base), (x, base - 14)], (255, 240, 170), 1.6)
     turn = rng.uniform(0, 30)
     for step, angle in enumerate(range(0, 360, 30)):
-        dx, dy = math.cos(math.radians(angle + turn)), math.sin(math.radians(angle + turn))
         colour = ((255, 70, 190), (255, 240, 90), (90, 255, 220))[step % 3]
-        pen.line([(x + 4 * dx, base - 28 + 4 * dy), (x + 14 * dx, base - 28 + 14 * dy)], colour, 2.0)
-        pen.circle(x + 14 * dx, base - 28 + 14 * dy, 1.7, colour)
+        start, end = (_around(x, base - 28, radius, angle + turn) for radius in (4, 14))
+        pen.line([start, end], colour, 2.0)
+        pen.circle(*end, 1.7, colour)
 
 
-def _mountain(pen: Pen, x: float, base: float, rng: random.Random) -> None:
+def _mountain(pen: _Pen, x: float, base: float, rng: random.Random) -> None:
     peak = base - 40 - rng.uniform(0, 4)
     pen.polygon([(x - 19, base), (x, peak), (x + 19, base)], (92, 104, 132))
     pen.polygon([(x, base), (x, peak), (x + 19, base)], (66, 76, 104))
     pen.polygon([(x - 6, peak + 13), (x, peak), (x + 6, peak + 13), (x, peak + 10)], (255, 255, 255))
 
 
-def _flower(pen: Pen, x: float, base: float, rng: random.Random) -> None:
+def _flower(pen: _Pen, x: float, base: float, rng: random.Random) -> None:
     for dx, height in ((-10, 14), (0, 23), (10, 16)):
         pen.line([(x + dx, base), (x + dx, base - height)], (40, 120, 50), 1.8)
         pen.ellipse(x + dx, base - height / 2 - 2, x + dx + 6, base - height / 2 + 1, (40, 120, 50))
         for angle in range(0, 360, 72):
-            petal_x = x + dx + 4.2 * math.cos(math.radians(angle))
-            petal_y = base - height + 4.2 * math.sin(math.radians(angle))
-            pen.circle(petal_x, petal_y, 3.1, (246, 130, 190))
+            pen.circle(*_around(x + dx, base - height, 4.2, angle), 3.1, (246, 130, 190))
         pen.circle(x + dx, base - height, 2.6, (255, 225, 70))
 
 
-def _fire(pen: Pen, x: float, base: float, rng: random.Random) -> None:
+def _fire(pen: _Pen, x: float, base: float, rng: random.Random) -> None:
     lean = rng.uniform(-3, 3)
     for width, height, colour in ((13, 34, (226, 50, 24)), (9, 24, (250, 140, 30)), (5, 14, (255, 232, 110))):
         pen.polygon(
@@ -284,7 +279,7 @@ def _fire(pen: Pen, x: float, base: float, rng: random.Random) -> None:
     pen.line([(x - 14, base), (x + 14, base - 3)], (84, 52, 30), 3.4)
 
 
-def _gravestone(pen: Pen, x: float, base: float, rng: random.Random) -> None:
+def _gravestone(pen: _Pen, x: float, base: float, rng: random.Random) -> None:
     stone = (158, 158, 164)
     pen.rectangle(x - 11, base - 22, x + 11, base, stone)
     pen.ellipse(x - 11, base - 33, x + 11, base - 11, stone)
@@ -293,7 +288,7 @@ def _gravestone(pen: Pen, x: float, base: float, rng: random.Random) -> None:
     pen.ellipse(x - 14, base - 3, x + 14, base + 2, (84, 64, 46))
 
 
-def _snake(pen: Pen, x: float, base: float, rng: random.Random) -> None:
+def _snake(pen: _Pen, x: float, base: float, rng: random.Random) -> None:
     skin = (64, 150, 40)
     for level, half in enumerate((15, 12, 9)):
         y = base - 3 - 5 * level
@@ -304,7 +299,7 @@ def _snake(pen: Pen, x: float, base: float, rng: random.Random) -> None:
     pen.line([(x + 9, base - 29), (x + 15, base - 28)], (220, 20, 40), 1.4)
 
 
-def _garbage(pen: Pen, x: float, base: float, rng: random.Random) -> None:
+def _garbage(pen: _Pen, x: float, base: float, rng: random.Random) -> None:
     pen.ellipse(x - 14, base - 20, x + 14, base + 1, (52, 50, 46))
     pen.polygon([(x - 5, base - 18), (x, base - 27), (x + 5, base - 18)], (52, 50, 46))
     pen.ellipse(x - 20, base - 6, x - 8, base + 2, (138, 120, 40))
@@ -315,20 +310,15 @@ def _garbage(pen: Pen, x: float, base: float, rng: random.Random) -> None:
         pen.arc(x + dx, base - 36, 4, 90, 270, (120, 150, 40), 1.6)
 
 
-OBJECT_DRAWERS = {
-    "balloon": _balloon,
-    "firework": _firework,
-    "mountain": _mountain,
-    "flower": _flower,
-    "fire": _fire,
-    "gravestone": _gravestone,
-    "snake": _snake,
-    "garbage": _garbage,
+# Each stands on `base`, about 30 units high.
+_OBJECTS = {
+    **{"balloon": _balloon, "firework": _firework, "mountain": _mountain, "flower": _flower},
+    **{"fire": _fire, "gravestone": _gravestone, "snake": _snake, "garbage": _garbage},
 }
 
 
-def draw_figure(
-    pen: Pen, posture: str, face: str, x: float, base: float, reach: int, rng: random.Random
+def _figure(
+    pen: _Pen, posture: str, face: str, x: float, base: float, reach: int, rng: random.Random
 ) -> None:
     """A person on `base`; `reach` (-1, 0, 1) stretches one arm to that side."""
     shirt = rng.choice(((200, 60, 60), (60, 90, 190), (250, 250, 250), (120, 60, 150)))
@@ -348,22 +338,21 @@ def draw_figure(
         spread, foot = (5, base) if posture == "standing" else (12, base - 8)
         pen.line([(x - spread, foot), (x, base - hip), (x + spread, foot)], legs, 4.5)
     pen.line([(x, base - hip), (x, base - top)], shirt, 10)
-    if posture == "jumping":
-        for side in (-1, 1):
+    for side in (-1, 1):
+        if posture == "jumping":
             pen.line([(x, base - top + 1), (x + side * 15, base - top - 15)], SKIN, 3.4)
-    else:
-        for side in (-1, 1):
+        else:
             _arm(pen, x, base - top + 3, side, 8, 9)
     _arm(pen, x, base - top + 4, reach, 19, -2)
     _head(pen, face, x, base - top - 10)
 
 
-def _arm(pen: Pen, x: float, y: float, side: int, length: float, drop: float) -> None:
+def _arm(pen: _Pen, x: float, y: float, side: int, length: float, drop: float) -> None:
     if side:
         pen.line([(x + side * 3, y), (x + side * length, y + drop)], SKIN, 3.2)
 
 
-def _head(pen: Pen, face: str, x: float, y: float) -> None:
+def _head(pen: _Pen, face: str, x: float, y: float) -> None:
     pen.circle(x, y, 12, FACE_SKIN.get(face, SKIN), (92, 62, 40))
     for side in (-1, 1):
         pen.circle(x + side * 4.5, y - 3.5, 1.8, DARK)
@@ -381,7 +370,7 @@ def _head(pen: Pen, face: str, x: float, y: float) -> None:
         pen.line([(x - 4, y + 5.5), (x + 4, y + 5.5)], DARK, 1.8)
 
 
-def draw_mark(pen: Pen, mark: str, rng: random.Random) -> None:
+def _mark(pen: _Pen, mark: str, rng: random.Random) -> None:
     """Hearts or scratches over the whole picture."""
     if mark == "hearts":
         for x, y in ((12, 40), (98, 34), (56, 8), (30, 104), (86, 105)):
@@ -394,14 +383,14 @@ def draw_mark(pen: Pen, mark: str, rng: random.Random) -> None:
                 pen.line([start, (start[0] + 18, y0 + 30)], (150, 0, 12), 1.6)
 
 
-def _heart(pen: Pen, x: float, y: float) -> None:
+def _heart(pen: _Pen, x: float, y: float) -> None:
     colour = (255, 50, 120)
     pen.circle(x - 2.6, y, 3.2, colour)
     pen.circle(x + 2.6, y, 3.2, colour)
     pen.polygon([(x - 5.6, y + 1.2), (x + 5.6, y + 1.2), (x, y + 8)], colour)
 
 
-def draw_strokes(pen: Pen, kind: str, colour: Colour, rng: random.Random) -> None:
+def _strokes(pen: _Pen, kind: str, colour: Colour, rng: random.Random) -> None:
     """Waves, spikes or dots across an abstract picture."""
     for row in range(4):
         y = 16 + 26 * row + rng.uniform(-4, 4)

@@ -1,7 +1,5 @@
 """What a scene of VECBench-mini is made of, and how scenes are drawn at random."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,60 +17,30 @@ MARKS = ("none", "hearts", "scratches")
 STROKES = ("waves", "spikes", "dots")
 STYLES = ("photo", "ink", "abstract")
 
+VALUES: Mapping[str, Sequence[str]] = {
+    **{"light": LIGHTS, "ground": GROUNDS, "object": OBJECTS, "posture": POSTURES, "face": FACES},
+    **{"distance": DISTANCES, "mark": MARKS, "strokes": STROKES},
+}
+"""What each attribute of a scene can be."""
+
 MOODS = MIKELS_8
 
-# What each value suggests most, and so what a scene made for a mood tends to contain.
-HABITS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "light": {
-        "amusement": ("sunny",),
-        "anger": ("stormy",),
-        "awe": ("golden", "night"),
-        "contentment": ("golden", "sunny"),
-        "disgust": ("overcast",),
-        "excitement": ("sunny",),
-        "fear": ("night", "stormy"),
-        "sadness": ("overcast",),
-    },
-    "ground": {
-        "amusement": ("beach",),
-        "anger": ("street",),
-        "awe": ("snow",),
-        "contentment": ("meadow",),
-        "disgust": ("street",),
-        "excitement": ("beach",),
-        "fear": ("meadow", "street"),
-        "sadness": ("snow",),
-    },
-    "object": {
-        "amusement": ("balloon",),
-        "anger": ("fire",),
-        "awe": ("mountain",),
-        "contentment": ("flower",),
-        "disgust": ("garbage",),
-        "excitement": ("firework",),
-        "fear": ("snake",),
-        "sadness": ("gravestone",),
-    },
-    "posture": {
-        "amusement": ("jumping", "standing"),
-        "anger": ("standing",),
-        "awe": ("standing",),
-        "contentment": ("lying",),
-        "disgust": ("crouching",),
-        "excitement": ("jumping",),
-        "fear": ("crouching",),
-        "sadness": ("crouching", "lying"),
-    },
-    "face": {
-        "amusement": ("smiling",),
-        "anger": ("shouting",),
-        "awe": ("neutral", "smiling"),
-        "contentment": ("smiling",),
-        "disgust": ("neutral", "shouting"),
-        "excitement": ("smiling", "shouting"),
-        "fear": ("shouting", "crying"),
-        "sadness": ("crying",),
-    },
+
+def _habit(light: str, ground: str, thing: str, posture: str, face: str) -> dict[str, list[str]]:
+    habit = {"light": light, "ground": ground, "object": thing, "posture": posture, "face": face}
+    return {attribute: values.split() for attribute, values in habit.items()}
+
+
+# What a scene made for a mood tends to contain: the values that suggest this mood most.
+HABITS: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "amusement": _habit("sunny", "beach", "balloon", "jumping standing", "smiling"),
+    "anger": _habit("stormy", "street", "fire", "standing", "shouting"),
+    "awe": _habit("golden night", "snow", "mountain", "standing", "neutral smiling"),
+    "contentment": _habit("golden sunny", "meadow", "flower", "lying", "smiling"),
+    "disgust": _habit("overcast", "street", "garbage", "crouching", "neutral shouting"),
+    "excitement": _habit("sunny", "beach", "firework", "jumping", "smiling shouting"),
+    "fear": _habit("night stormy", "meadow street", "snake", "crouching", "shouting crying"),
+    "sadness": _habit("overcast", "snow", "gravestone", "crouching lying", "crying"),
 }
 
 
@@ -101,26 +69,19 @@ class Scene:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Scene:
+    def from_json(cls, value: Mapping[str, Any]) -> "Scene":
         """Read what `to_json` gave."""
         return cls(**value)
 
 
 def draw_value(
-    rng: random.Random,
-    attribute: str,
-    values: Sequence[str],
-    mood: str,
-    coherence: float,
-    against: bool = False,
+    rng: random.Random, attribute: str, mood: str, coherence: float, *, against: bool = False
 ) -> str:
     """One value: with chance `coherence` the habit of the mood (or, `against`, of any other), else any."""
+    values, habit = VALUES[attribute], HABITS[mood][attribute]
     if rng.random() >= coherence:
         return rng.choice(values)
-    habit = HABITS[attribute][mood]
-    if against:
-        return rng.choice([value for value in values if value not in habit])
-    return rng.choice(habit)
+    return rng.choice([value for value in values if value not in habit] if against else habit)
 
 
 def sample_scene(rng: random.Random, style: str = "photo", object_against_habit: bool = False) -> Scene:
@@ -130,7 +91,7 @@ def sample_scene(rng: random.Random, style: str = "photo", object_against_habit:
     """
     mood = rng.choice(MOODS)
     coherence = rng.choice((0.35, 0.7, 0.9, 1.0))
-    light = draw_value(rng, "light", LIGHTS, mood, coherence)
+    light = draw_value(rng, "light", mood, coherence)
     # A mark usually contradicts the mood: hearts over something grim, scratches over something pleasant.
     mark = "none"
     if rng.random() < 0.3:
@@ -143,11 +104,11 @@ def sample_scene(rng: random.Random, style: str = "photo", object_against_habit:
     if style == "abstract":
         strokes = rng.choice(STROKES)
         return Scene(style, light, None, None, None, None, None, mark, strokes, side, look_seed)
-    ground = draw_value(rng, "ground", GROUNDS, mood, 0.5 * coherence)
-    thing = draw_value(rng, "object", OBJECTS, mood, coherence, against=object_against_habit)
+    ground = draw_value(rng, "ground", mood, 0.5 * coherence)
+    thing = draw_value(rng, "object", mood, coherence, against=object_against_habit)
     posture = face = distance = None
     if rng.random() < 0.7:
-        posture = draw_value(rng, "posture", POSTURES, mood, 0.8 * coherence)
-        face = draw_value(rng, "face", FACES, mood, coherence)
+        posture = draw_value(rng, "posture", mood, 0.8 * coherence)
+        face = draw_value(rng, "face", mood, coherence)
         distance = rng.choice(DISTANCES)
     return Scene(style, light, ground, thing, posture, face, distance, mark, None, side, look_seed)

@@ -5,8 +5,6 @@ over moods, and each task spreads the moods over its own labels. The numbers are
 chosen, not estimated from people.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 
@@ -61,22 +59,14 @@ WEIGHTS: Mapping[str, Mapping[str, Mapping[str, float]]] = {
     },
     "face": {
         "smiling": {
-            "amusement": 1.0,
-            "contentment": 1.0,
-            "excitement": 0.9,
-            "awe": 0.5,
-            "anger": -0.8,
-            "sadness": -0.8,
+            **{"amusement": 1.0, "contentment": 1.0, "excitement": 0.9, "awe": 0.5},
+            **{"anger": -0.8, "sadness": -0.8},
         },
         "crying": {"sadness": 1.7, "fear": 0.7, "amusement": -0.8, "contentment": -0.6, "excitement": -0.5},
         "shouting": {"anger": 1.6, "fear": 0.9, "excitement": 0.6, "disgust": 0.5, "contentment": -0.8},
         "neutral": {"awe": 0.3, "disgust": 0.2, "contentment": 0.2},
     },
-    "mark": {
-        "none": {},
-        "hearts": _marked("positive"),
-        "scratches": _marked("negative"),
-    },
+    "mark": {"none": {}, "hearts": _marked("positive"), "scratches": _marked("negative")},
     "strokes": {
         "waves": {"contentment": 0.7, "awe": 0.5, "sadness": 0.4},
         "spikes": {"anger": 0.9, "fear": 0.6, "excitement": 0.4},
@@ -93,21 +83,17 @@ MOOD_TO_WEBEMO_25: Mapping[str, Mapping[str, float]] = {
     "awe": {"surprise": 0.48, "enthrallment": 0.26, "optimism": 0.10, "pride": 0.08, "gratitude": 0.08},
     "contentment": {
         "contentment": 0.42,
-        "affection": 0.20,
+        "affection": 0.2,
         "gratitude": 0.14,
         "relief": 0.14,
-        "optimism": 0.10,
+        "optimism": 0.1,
     },
     "disgust": {"disgust": 0.76, "irritabilty": 0.08, "shame": 0.06, "neglect": 0.06, "confusion": 0.04},
     "excitement": {"zest": 0.52, "enthrallment": 0.14, "cheerfullness": 0.14, "pride": 0.12, "lust": 0.08},
     "fear": {"horror": 0.56, "nervousness": 0.26, "confusion": 0.13, "suffering": 0.05},
     "sadness": {
-        "sadness": 0.40,
-        "suffering": 0.20,
-        "disappointment": 0.13,
-        "neglect": 0.11,
-        "sympathy": 0.09,
-        "shame": 0.07,
+        **{"sadness": 0.40, "suffering": 0.20, "disappointment": 0.13},
+        **{"neglect": 0.11, "sympathy": 0.09, "shame": 0.07},
     },
 }
 MOOD_TO_UNBIASED_6: Mapping[str, Mapping[str, float]] = {

@@ -1,4 +1,4 @@
-"""Each confidence is read from where the row holds it; what cannot be read has a reason."""
+"""Each confidence is read from where the row holds it; what cannot be read has a reason; samples vote."""
 
 import json
 import math
@@ -8,7 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emocaliber.confidences import CONFIDENCES, Confidence, is_beyond_stated, read_confidences
+from emocaliber.confidences import (
+    CONFIDENCES,
+    Confidence,
+    Majority,
+    Sample,
+    is_beyond_stated,
+    majority,
+    read_confidences,
+    read_samples,
+)
+from emocaliber.metrics.counts import tenth_of
+from emocaliber.prompts import conversation
+from emocaliber.records import RecordError
 from emocaliber.scoring import score
 
 LABELS = ["awe", "quiet joy", "sadness"]
@@ -165,3 +177,126 @@ def test_shares_are_a_softmax(logprobs):
     for label, share in zip(LABELS, shares, strict=True):
         expected = 1 / math.fsum(math.exp(min(other - of_label[label], 700)) for other in logprobs)
         assert abs(float(share.value) - expected) < 1e-12
+
+
+# Samples: votes, ties, shares that keep their bins, and samples that cannot be read
+
+FEARS = ("awe", "fear", "great fear")
+
+
+def says(label, confidence=None):
+    return Sample(label, None if confidence is None else Decimal(confidence))
+
+
+def answer(label, confidence="0.5"):
+    return f"<answer>{label}</answer><confidence>{confidence}</confidence>"
+
+
+ANSWER = answer("awe")
+
+
+def voters(samples, response=ANSWER, **fields):
+    record = {
+        "id": "r1",
+        "image": "a.jpg",
+        "conversations": conversation("a.jpg", FEARS),
+        "task": "Mine-3",
+        "ground_truth": "awe",
+        "candidates": list(FEARS),
+        "response": response,
+        "samples": samples,
+        **fields,
+    }
+    return read_samples(record, score(record))
+
+
+def test_the_label_that_most_name_with_their_share_and_mean_confidence():
+    samples = [
+        says("awe", "0.9"),
+        says("fear", "1"),
+        says("awe", "0.8"),
+        says("awe"),
+        says(None, "1"),
+    ]
+    assert majority(samples, FEARS) == Majority("awe", 3, False, Decimal("0.6"), Decimal("0.85"))
+
+
+def test_a_tie_goes_to_the_higher_confidences_in_sum_then_to_the_first_candidate():
+    samples = [
+        says("awe", "0.9"),
+        says("awe"),
+        says("fear", "0.5"),
+        says("fear", "0.41"),
+        says("great fear"),
+    ]
+    assert majority(samples, FEARS) == Majority("fear", 2, True, Decimal("0.4"), Decimal("0.455"))
+    assert majority([says("fear", "0.3"), says("awe", "0.30")], FEARS).label == "awe"
+    assert majority([says("great fear"), says("fear")], FEARS) == Majority(
+        "fear", 1, True, Decimal("0.5"), None
+    )
+
+
+def test_no_label_is_no_majority():
+    assert majority([says(None, "0.9"), says(None)], FEARS) == Majority(None, 0, False, None, None)
+
+
+@pytest.mark.parametrize("k", range(2, 41))
+def test_the_share_of_the_samples_is_in_its_bin(k):
+    for m in range(1, k + 1):
+        share = majority([says("awe")] * m + [says(None)] * (k - m), FEARS).agreement
+        assert tenth_of(share) == min(10 * m // k, 9)
+        assert float(share) == m / k
+    assert majority([says("awe"), *[says(None)] * 2], FEARS).agreement == (
+        majority([*[says("awe")] * 2, *[says(None)] * 4], FEARS).agreement
+    )
+
+
+def test_the_mean_confidence_is_in_its_bin():
+    three = [says("awe", "0.2"), says("awe", "0.3"), says("awe", "0.4")]
+    assert majority(three, FEARS).mean_confidence == Decimal("0.3")
+    below = [says("awe", f"0.2{'9' * 60}")] * 3
+    assert tenth_of(majority(below, FEARS).mean_confidence) == 2
+
+
+SAMPLE = st.builds(
+    says, st.sampled_from([None, *FEARS]), st.sampled_from([None, "0", "0.1", "0.25", "0.3", "1e-70"])
+)
+
+
+@given(st.lists(SAMPLE, min_size=2, max_size=9), st.randoms(use_true_random=False))
+def test_the_order_of_the_samples_does_not_matter(samples, shuffler):
+    shuffled = list(samples)
+    shuffler.shuffle(shuffled)
+    assert majority(samples, FEARS) == majority(shuffled, FEARS)
+
+
+def test_samples_are_read_like_a_response():
+    texts = [answer("Great-Fear", "90%"), "", answer("awe")]
+    assert voters(texts) == (says("great fear", "0.9"), says(None), says("awe", "0.5"))
+    # The response need not be one of them.
+    assert voters(texts[:2]) == (says("great fear", "0.9"), says(None))
+
+
+@pytest.mark.parametrize("samples", [None, [], [answer("awe")]])
+def test_fewer_than_two_are_none(samples):
+    assert voters(samples) is None
+
+
+def test_a_failed_row_has_no_samples():
+    assert voters([answer("awe")] * 2, error="boom") is None
+    assert voters([answer("awe")] * 2, response=None, error="boom") is None
+
+
+def test_without_a_response_the_first_sample_is_it():
+    assert voters([answer("awe"), answer("fear")], response=None) == (
+        says("awe", "0.5"),
+        says("fear", "0.5"),
+    )
+
+
+@pytest.mark.parametrize("samples", ["ab", {"0": "a"}, ["a", None], ["a", 1], 3])
+def test_samples_that_are_not_texts_are_told(samples):
+    with pytest.raises(
+        RecordError, match=r"^row 'r1': samples is not a list of texts; make it the responses"
+    ):
+        voters(samples)

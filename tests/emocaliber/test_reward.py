@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import time
 from pathlib import Path
 
 import numpy as np
@@ -269,7 +268,6 @@ def test_right_is_what_the_evaluation_calls_right():
     "text", ["<think>", "<answer>joy</answer>", "<confidence>", "<element>", "joy ", "9"]
 )
 @pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.usefixtures("in_linear_time")
 def test_time_is_linear(text, strict):
-    begin = time.process_time()
-    reward(THINK + text * (1_000_000 // len(text)) + "</answer><confidence>" + "9" * 100_000, strict=strict)
-    assert time.process_time() - begin < 10
+    reward(THINK + text * (200_000 // len(text)) + "</answer><confidence>" + "9" * 100_000, strict=strict)

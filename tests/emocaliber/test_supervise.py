@@ -43,7 +43,7 @@ def start(folder: Path, script: str, *arguments: str, **variables: str) -> subpr
     # As short a patience as the command line allows: none is documented, so the module's is replaced.
     code = (
         "import sys; sys.argv[0] = 'supervise.py'; from emocaliber import supervise; "
-        "supervise.GRACE_S = supervise.PATIENCE_S = 1; supervise.main()"
+        "supervise.GRACE_S = supervise.PATIENCE_S = 1; sys.exit(supervise.main())"
     )
     command = [*LISTENING, sys.executable, "-c", code, str(folder / "script.sh"), *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TEST_FOLDER": str(folder)}
@@ -87,9 +87,9 @@ def test_what_was_started_to_ignore_a_hangup_ignores_it(tmp_path: Path) -> None:
         "train/step3_example",
         "train/reproduce_mini",
         "train/check_gpu",
-        "train/swift_sft",
-        "train/swift_grpo",
-        "train/verl_grpo",
+        "train/sft/swift_sft",
+        "train/rl/swift_grpo",
+        "train/rl/verl_grpo",
     ],
 )
 def test_a_script_is_supervised_before_it_starts_anything(name: str) -> None:
@@ -98,7 +98,7 @@ def test_a_script_is_supervised_before_it_starts_anything(name: str) -> None:
     assert after.endswith('exec "$EMOCALIBER_PYTHON" -m emocaliber.supervise "$0" "$@"')
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_to_a_step_ends_its_training(tmp_path: Path, number: signal.Signals) -> None:
     """Stage 2 by its own script; ms-swift's stand-in waits in a process of its own, as that does."""
     package = tmp_path / "stubs" / "swift" / "cli"

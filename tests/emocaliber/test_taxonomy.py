@@ -1,7 +1,5 @@
 """Tasks and label sets are the published ones; a label is matched whole or not at all."""
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -231,8 +229,6 @@ def test_a_named_label_stands_in_the_text(text):
     "unit",
     ["joy ", "a-", "_", "a_", "great ", "ä", "a\u0316\u0301", "\u0316\u0301", "\ufdfa", "- ", "\u200b", "😀"],
 )
+@pytest.mark.usefixtures("in_linear_time")
 def test_linear_time(unit):
-    text = unit * (200_000 // len(unit))
-    start = time.process_time()
-    labels_named_in(text, ["joy", "great joy", "great great great joy"])
-    assert time.process_time() - start < 10
+    labels_named_in(unit * (50_000 // len(unit)), ["joy", "great joy", "great great great joy"])

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit, logit
 from sklearn.metrics import log_loss, roc_auc_score
@@ -87,7 +87,6 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=60)
 @given(ROWS, st.sampled_from(sorted(FITS)))
 def test_no_map_leaves_the_unit_interval_or_bends_back(rows, name):
     c, right = map(list, zip(*rows, strict=True))
