@@ -14,12 +14,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from emocaliber.command_line import CommandParser
+from emocaliber.command_line import CommandParser, run_command
 from emocaliber.records import RecordError, iterate_records, write_jsonl_atomic, write_text_atomic
 from emocaliber.response import parse
 from emocaliber.scoring import score
@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 HERE = Path(__file__).resolve().parent
 ONE_CORE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+TABLES_ALONE = ("--no-figures", "--no-page")
 
 
 def benchmark_evaluate_main(argv: Sequence[str] | None = None) -> int:
@@ -70,49 +71,37 @@ def benchmark_evaluate_main(argv: Sequence[str] | None = None) -> int:
     if arguments.draws != 0 and arguments.draws < 100:
         parser.error("--draws must be 0 or at least 100")
     if arguments.loop_on is not None:
-        tables_by_a_loop(arguments.loop_on, arguments.draws)
-        return 0
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            measure(arguments, Path(folder))
-    except RecordError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return run_command(lambda: tables_by_a_loop(arguments.loop_on, arguments.draws))
+    return run_command(lambda: measure(arguments))
 
 
-def measure(arguments: argparse.Namespace, folder: Path) -> None:
-    """Time both sides and print the ratios, then the cost of each part, then the sizes."""
+def measure(arguments: argparse.Namespace) -> None:
+    """Time the tables of both sides on one core, evaluate.py with each further output, and the sizes."""
     rows = list(iterate_records(arguments.predictions))
     if not rows:
         raise RecordError(f"{arguments.predictions}: no rows; give a file with predictions")
-    data = write_rows(rows, arguments.rows, folder / "rows.jsonl")
-    print(f"{arguments.rows} rows, one core, whole processes:")
-    ways = {
-        "tables without intervals": (0, ["--draws", "0", "--no-figures"]),
-        "tables with intervals": (arguments.draws, ["--draws", str(arguments.draws), "--no-figures"]),
-    }
-    loop = [
-        sys.executable,
-        str(HERE / "benchmark.py"),
-        "evaluate",
-        "--predictions",
-        "-",
-        "--loop-on",
-        str(data),
-    ]
-    for name, (draws, options) in ways.items():
-        ours, _ = timed_process(evaluate_command(data, folder, *options))
-        theirs, _ = timed_process([*loop, "--draws", str(draws)])
-        print(f"{name:<40}{ours:8.2f} s{theirs:9.2f} s by the loop: {ours / theirs:.3f} of it", flush=True)
-    ours, _ = timed_process(evaluate_command(data, folder))
-    name = "evaluate.py --no-page, as it stands"
-    print(f"{name:<40}{ours:8.2f} s (intervals, figures): {ours / theirs:.3f} of the loop's intervals")
-    print("\nparts, in one process:")
-    for name, seconds in parts(data, folder):
-        print(f"{name:<40}{seconds:8.2f} s")
-    if arguments.sizes:
-        time_sizes(rows, sorted(arguments.sizes), folder)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        data = write_rows(rows, arguments.rows, folder / "rows.jsonl")
+        print(f"{arguments.rows} rows, whole processes")
+        loop = [sys.executable, str(HERE / "benchmark.py"), "evaluate", "--predictions", "-"]
+        loop += ["--loop-on", str(data)]
+        for what, draws in (("without", 0), ("with", arguments.draws)):
+            options = ("--draws", str(draws))
+            ours, _ = timed_process(evaluate_command(data, folder, *options, *TABLES_ALONE), on_one_core=True)
+            theirs, _ = timed_process([*loop, *options], on_one_core=True)
+            title = f"tables {what} intervals, one core"
+            print(f"{title:<40}{ours:8.2f} s{theirs:9.2f} s by a loop: {ours / theirs:.3f} of it", flush=True)
+        for title, wanted in {
+            "tables with intervals": TABLES_ALONE,
+            "and report.html": ("--no-figures",),
+            "and PNG figures (evaluate.py as it is)": (),
+            "and PDF figures": ("--pdf",),
+        }.items():
+            seconds, _ = timed_process(evaluate_command(data, folder, *wanted))
+            print(f"{title:<40}{seconds:8.2f} s", flush=True)
+        if arguments.sizes:
+            time_sizes(rows, sorted(arguments.sizes), folder)
 
 
 def time_sizes(rows: Sequence[dict[str, Any]], sizes: Sequence[int], folder: Path) -> None:
@@ -121,7 +110,7 @@ def time_sizes(rows: Sequence[dict[str, Any]], sizes: Sequence[int], folder: Pat
     before: tuple[int, float] | None = None
     for size in sizes:
         data = write_rows(rows, size, folder / "rows.jsonl")
-        seconds, peak_mb = timed_process(evaluate_command(data, folder))
+        seconds, peak_mb = timed_process(evaluate_command(data, folder, "--no-page"))
         further = f"{(seconds - before[1]) / (size - before[0]) * 1000:9.4f} s" if before else " " * 11
         print(f"{size:<12}{seconds:9.1f}   {further:<22}   {peak_mb:8.0f} MB", flush=True)
         before = (size, seconds)
@@ -138,58 +127,26 @@ def write_rows(rows: Sequence[dict[str, Any]], n: int, path: Path) -> Path:
 
 
 def evaluate_command(data: Path, folder: Path, *options: str) -> list[str]:
-    """The command line of evaluate.py without the page."""
-    command = [sys.executable, str(HERE / "evaluate.py"), "--predictions", str(data), "--no-page"]
+    """The command line of evaluate.py."""
+    command = [sys.executable, str(HERE / "evaluate.py"), "--predictions", str(data)]
     return [*command, "--output-dir", str(folder / "results"), *options]
 
 
-def timed_process(command: Sequence[str]) -> tuple[float, float]:
-    """Run a command on one core; gives its seconds and its peak memory in MB."""
+def timed_process(command: Sequence[str], *, on_one_core: bool = False) -> tuple[float, float]:
+    """Run a command; gives its seconds and its peak memory in MB."""
     started = time.monotonic()
     core = min(os.sched_getaffinity(0))
     process = subprocess.Popen(
         command,
-        env=os.environ | ONE_CORE,
+        env=os.environ | (ONE_CORE if on_one_core else {}),
         stdout=subprocess.DEVNULL,
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+        preexec_fn=(lambda: os.sched_setaffinity(0, {core})) if on_one_core else None,
     )
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RecordError(f"{' '.join(command)}: exit status {process.returncode}")
     return time.monotonic() - started, usage.ru_maxrss / 1024
-
-
-def parts(data: Path, folder: Path) -> Iterator[tuple[str, float]]:
-    """The seconds of each step of an evaluation, one after the other."""
-
-    def timed(step: Callable[[], Any]) -> tuple[Any, float]:
-        started = time.monotonic()
-        result = step()
-        return result, time.monotonic() - started
-
-    def imports() -> None:
-        from emocaliber.report import summary  # noqa: F401
-
-    yield "import", timed(imports)[1]
-    from emocaliber.report.as_json import metrics_json
-    from emocaliber.report.figures import draw_figures
-    from emocaliber.report.logs import metric_conf_log
-    from emocaliber.report.summary import evaluate
-
-    records, seconds = timed(lambda: list(iterate_records(data)))
-    yield "read and check the rows", seconds
-    rows, seconds = timed(lambda: [score(record) for record in records])
-    yield "parse and score", seconds
-    yield "count, and every score", timed(lambda: evaluate(rows, n_draws=0))[1]
-    evaluation, with_draws = timed(lambda: evaluate(rows))
-    yield "the same with 2,000 draws", with_draws
-    yield (
-        "logs and metrics.json",
-        timed(lambda: (metric_conf_log(evaluation), metrics_json(evaluation, {})))[1],
-    )
-    yield "write merged_conf.jsonl", timed(lambda: write_jsonl_atomic(folder / "merged.jsonl", records))[1]
-    yield "figures", timed(lambda: draw_figures(evaluation))[1]
 
 
 def tables_by_a_loop(data: Path, n_draws: int) -> None:

@@ -10,17 +10,12 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from emocaliber.command_line import CommandParser, run_command
 from emocaliber.records import RecordError, iterate_with_places, write_text_atomic
 from emocaliber.report.tables import printable
 from emocaliber.scoring import ScoredRow, score
 from inference.outputs.staging import replace_together
-
-if TYPE_CHECKING:
-    from emocaliber.report.comparison import Comparison
-
 
 RUN_FILES = ("merged_conf.jsonl", "predictions.jsonl", "merged.jsonl")
 FORMATS = {"text": "txt", "markdown": "md", "latex": "tex", "json": "json"}
@@ -76,40 +71,39 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    return run_command(lambda: _run(parse_arguments(argv)))
+    return run_command(lambda: work(parse_arguments(argv)))
 
 
-def _run(arguments: argparse.Namespace) -> int:
-    try:
-        printed = _compared(arguments)
-    except RecordError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(printed.rstrip("\n"))
-    return 0
+def work(arguments: argparse.Namespace) -> None:
+    """Compare, write what is to be written, and print."""
+    from emocaliber.report.as_json import comparison_json
+    from emocaliber.report.comparison import MismatchError, compare
+    from emocaliber.report.comparison_tables import RENDERERS
 
-
-def _compared(arguments: argparse.Namespace) -> str:
-    """Compare, write what is to be written; returns what is to be printed. Raises RecordError."""
     output_dir: Path | None = arguments.output_dir
     if output_dir is not None and output_dir.exists() and not output_dir.is_dir():
         raise RecordError(f"{output_dir}: not a folder; give --output-dir a folder")
     files = [_predictions_of(Path(run)) for run in arguments.runs]
     for place, file in enumerate(files):
-        same = [os.path.realpath(other) for other in files[:place]]
-        if os.path.realpath(file) in same:
+        if os.path.realpath(file) in map(os.path.realpath, files[:place]):
             raise RecordError(f"{arguments.runs[place]}: given twice; give every run once")
     names = _names(arguments.names, arguments.runs, files)
-    comparison = _comparison(names, files, arguments)
-    texts = _texts(comparison, dict(zip(names, map(str, files), strict=True)))
-    if output_dir is None:
-        return texts[arguments.format]
-    written = replace_together(output_dir, lambda folder: _write(folder, texts), lambda written: set())
-    told = f"Written to {output_dir}: {', '.join(written)}"
-    if arguments.format == "json":  # what is printed stays JSON
-        print(told, file=sys.stderr)
-        return texts["json"]
-    return f"{texts[arguments.format]}\n{told}"
+    try:
+        comparison = compare(zip(names, map(_scored, files), strict=True), arguments.draws, arguments.seed)
+    except MismatchError as error:
+        raise RecordError(str(error)) from None
+    file_of = dict(zip(names, map(str, files), strict=True))
+    texts = {name: render(comparison, file_of) for name, render in RENDERERS.items()}
+    texts["json"] = comparison_json(comparison, file_of)
+    printed = texts[arguments.format].rstrip("\n")
+    if output_dir is not None:
+        written = replace_together(output_dir, lambda folder: _write(folder, texts), lambda _: set())
+        told = f"Written to {output_dir}: {', '.join(written)}"
+        if arguments.format == "json":  # what is printed stays JSON
+            print(told, file=sys.stderr)
+        else:
+            printed += f"\n\n{told}"
+    print(printed)
 
 
 def _predictions_of(run: Path) -> Path:
@@ -127,7 +121,6 @@ def _predictions_of(run: Path) -> Path:
 
 
 def _names(given: Sequence[str] | None, runs: Sequence[str], files: Sequence[Path]) -> list[str]:
-
     names = [printable(name) for name in given or [_own_name(file) for file in files]]
     if len(set(names)) < len(names) and given is None:
         names = [printable(run) for run in runs]
@@ -145,18 +138,7 @@ def _own_name(file: Path) -> str:
     return resolved.name.removesuffix(".gz").removesuffix(".jsonl")
 
 
-def _comparison(names: Sequence[str], files: Sequence[Path], arguments: argparse.Namespace) -> "Comparison":
-    from emocaliber.report.comparison import MismatchError, compare
-
-    runs = zip(names, map(_scored, files), strict=True)
-    try:
-        return compare(runs, arguments.draws, arguments.seed)
-    except MismatchError as error:
-        raise RecordError(str(error)) from None
-
-
-def _scored(file: Path) -> Iterator["ScoredRow"]:
-
+def _scored(file: Path) -> Iterator[ScoredRow]:
     n_rows = 0
     for place, record in iterate_with_places(file):
         n_rows += 1
@@ -167,14 +149,6 @@ def _scored(file: Path) -> Iterator["ScoredRow"]:
         yield row
     if not n_rows:
         raise RecordError(f"{file}: no rows; give a file with predictions")
-
-
-def _texts(comparison: "Comparison", files: dict[str, str]) -> dict[str, str]:
-    from emocaliber.report.as_json import comparison_json
-    from emocaliber.report.comparison_tables import RENDERERS
-
-    texts = {name: render(comparison, files) for name, render in RENDERERS.items()}
-    return texts | {"json": comparison_json(comparison, files)}
 
 
 def _write(folder: Path, texts: dict[str, str]) -> None:

@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emocaliber.command_line import CommandParser
+from emocaliber.command_line import CommandParser, run_command
 from emocaliber.jsonl import RecordError
 from emocaliber.records import read_records, record_images
 from emocaliber.response import parse
@@ -27,25 +28,29 @@ CHARACTERS_A_LINE = 74
 LONGEST_LABEL_LIST = 8
 
 
-def main() -> None:
-    """Read the rows that are asked for and write the picture."""
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = CommandParser(description=__doc__)
     parser.add_argument("--predictions", type=Path, required=True)
     parser.add_argument("--image-root", type=Path, required=True)
     parser.add_argument("--ids", nargs="+", required=True, help="row ids, one panel each")
     parser.add_argument("--output", type=Path, required=True, help="PNG file")
-    args = parser.parse_args()
+    return parser.parse_args(argv)
 
-    try:
-        by_id = {record["id"]: record for record in read_records(args.predictions)}
-        missing = [name for name in args.ids if "response" not in by_id.get(name, {})]
-        if missing:
-            raise RecordError(f"{args.predictions}: no answered row {missing[0]!r}; give ids that it holds")
-    except RecordError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    draw_examples([by_id[name] for name in args.ids], args.image_root, args.output)
-    print(args.output)
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    return run_command(lambda: work(parse_arguments(argv)))
+
+
+def work(arguments: argparse.Namespace) -> None:
+    """Read the rows that are asked for and write the picture."""
+    by_id = {record["id"]: record for record in read_records(arguments.predictions)}
+    for name in arguments.ids:
+        if "response" not in by_id.get(name, {}):
+            raise RecordError(f"{arguments.predictions}: no answered row {name!r}; give ids that it holds")
+    draw_examples([by_id[name] for name in arguments.ids], arguments.image_root, arguments.output)
+    print(arguments.output)
 
 
 def draw_examples(records: Sequence[Mapping[str, Any]], image_root: Path, output: Path) -> None:
@@ -104,4 +109,4 @@ def draw_distribution(axes: Axes, record: Mapping[str, Any], answer: str | None)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from emocaliber.command_line import CommandParser
+from emocaliber.command_line import CommandParser, run_command
 from emocaliber.records import RecordError, iterate_with_places
+from emocaliber.report.page import write_prediction_page
 from inference.runs.run_folder import image_root_of_run
 
 PAGE = "predictions.html"
@@ -25,8 +26,6 @@ def write_page_of(folder: Path, image_root: Path | None) -> Path:
 
 def write_page(predictions: Path, page: Path, image_root: Path | None) -> None:
     """Write the page of a file of predictions. Raises RecordError, OSError."""
-    from emocaliber.report.page import write_prediction_page
-
     records = [record for _, record in iterate_with_places(predictions, need_truth=False)]
     if not records:
         raise RecordError(f"{predictions}: no rows; give a file with predictions")
@@ -73,18 +72,14 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    arguments = parse_arguments(argv)
-    try:
-        image_root = arguments.image_root or image_root_of_run(arguments.predictions)
-        write_page(arguments.predictions, arguments.output, image_root)
-    except RecordError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {arguments.output}: cannot be written ({error.strerror})", file=sys.stderr)
-        return 2
+    return run_command(lambda: work(parse_arguments(argv)))
+
+
+def work(arguments: argparse.Namespace) -> None:
+    """Write the page and say so."""
+    image_root = arguments.image_root or image_root_of_run(arguments.predictions)
+    write_page(arguments.predictions, arguments.output, image_root)
     print(f"wrote {arguments.output}")
-    return 0
 
 
 if __name__ == "__main__":

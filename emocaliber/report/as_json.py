@@ -1,31 +1,38 @@
-"""`metrics.json`: every number of an evaluation, unrounded; a number that is undefined is null."""
+"""`metrics.json` and `comparison.json`: every number, unrounded; a number that is undefined is null."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from emocaliber.metrics.calibration import ReliabilityBin
 from emocaliber.metrics.scores import BIASED_UPWARD
-from emocaliber.report.comparison import COMPARED, HIGHER_IS_BETTER, Comparison, Pair, RowSet
+from emocaliber.report.comparison import COMPARED, HIGHER_IS_BETTER, Comparison, Pair
 from emocaliber.report.comparison_tables import EVOLUTION, best_places, evolution_values
 from emocaliber.report.confidences import ConfidenceReport, SampleReport
 from emocaliber.report.confidences_section import confidences_content, samples_content
+from emocaliber.report.paper import PaperProtocol
 from emocaliber.report.summary import (
-    OVERALL,
     Evaluation,
     Summary,
     TaskMean,
-    ThresholdRow,
     Truth,
     pooling_warnings,
 )
+from emocaliber.report.tables import OVERALL, TaskSet
+
+UNIT = "scores are fractions in [0, 1]"
 
 
-def metrics_json(evaluation: Evaluation, provenance: Mapping[str, Any]) -> str:
-    """The text of `metrics.json`: `metrics_content`, ASCII only, so that any name can be written."""
-    return json.dumps(metrics_content(evaluation, provenance), indent=2, allow_nan=False) + "\n"
+def paper_content(paper: PaperProtocol, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """What `metrics.json` holds by the paper protocol alone."""
+    return {**provenance, "protocol": "paper", "unit": UNIT, **paper.scores()}
+
+
+def metrics_json(content: Mapping[str, Any]) -> str:
+    """The text of `metrics.json`, ASCII only, so that any name can be written."""
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
 def metrics_content(
@@ -34,7 +41,7 @@ def metrics_content(
     samples: SampleReport | None = None,
     confidences: ConfidenceReport | None = None,
 ) -> dict[str, Any]:
-    """What `metrics.json` holds.
+    """What `metrics.json` holds by the default protocol.
 
     Args:
         evaluation: what was measured.
@@ -51,8 +58,8 @@ def metrics_content(
     names = [task.name for task in evaluation.tasks]
     content: dict[str, Any] = {
         **provenance,
-        "protocol": evaluation.protocol,
-        "unit": "scores are fractions in [0, 1]",
+        "protocol": "default",
+        "unit": UNIT,
         "intervals": {"level": 0.95, "n_draws": evaluation.n_draws, "seed": evaluation.seed},
         "n_images": evaluation.n_images,
         "warnings": pooling_warnings(evaluation),
@@ -86,25 +93,33 @@ def _pooled(summary: Summary, task_mean: TaskMean, tasks: Sequence[str]) -> dict
     }
 
 
+_ACCOUNT = (
+    *("n", "answered", "unparsed", "failed", "unparsed_reasons", "failed_reasons", "flags"),
+    *("n_with_confidence", "n_unparsed_with_confidence", "no_confidence_reasons"),
+)
+
+
 def _summary(summary: Summary) -> dict[str, Any]:
     chance = summary.by_chance
     return {
-        "n": summary.n,
-        "answered": summary.answered,
-        "unparsed": summary.unparsed,
-        "failed": summary.failed,
-        "unparsed_reasons": summary.unparsed_reasons,
-        "failed_reasons": summary.failed_reasons,
-        "flags": summary.flags,
-        "n_with_confidence": summary.n_with_confidence,
-        "n_unparsed_with_confidence": summary.n_unparsed_with_confidence,
-        "no_confidence_reasons": summary.no_confidence_reasons,
+        **{name: getattr(summary, name) for name in _ACCOUNT},
         **summary.scores,
         "intervals": summary.intervals,
         "null_ece": chance and {"mean": chance.mean, "p95": chance.p95},
         "truth": summary.truth and _truth(summary.truth),
-        "thresholds": [_threshold(row) for row in summary.thresholds],
-        "reliability_bins": [_bin(one) for one in summary.bins],
+        "thresholds": [
+            {"threshold": float(row.threshold), "n": row.n, **row.scores, "intervals": row.intervals}
+            for row in summary.thresholds
+        ],
+        "reliability_bins": [
+            {
+                **{name: getattr(one, name) for name in ("low", "high", "n", "n_correct", "mean_confidence")},
+                "acc": one.accuracy,
+                "null_low": one.null_low,
+                "null_high": one.null_high,
+            }
+            for one in summary.bins
+        ],
         "risk_coverage": [
             {"threshold": point.threshold, "coverage": point.coverage, "risk": 1 - point.accuracy}
             for point in summary.curve
@@ -113,32 +128,23 @@ def _summary(summary: Summary) -> dict[str, Any]:
     }
 
 
+_TRUTH_NAMES = {"gap": "mean_abs_confidence_minus_posterior"}
+_FORECAST_NAMES = {"cross_entropy": "cross_entropy_nats", "kl": "kl_nats", "brier": "brier_over_labels"}
+
+
 def _truth(truth: Truth) -> dict[str, Any]:
+    scores = ("n", "n_with_confidence", "acc", "bayes_acc", "acc_over_bayes", "gap", "intervals")
+    forecast = ("n", "expected_acc", "soft_ece", "cross_entropy", "kl", "brier", "intervals")
     return {
-        "n": truth.n,
-        "n_with_confidence": truth.n_with_confidence,
-        "acc": truth.acc,
-        "bayes_acc": truth.bayes_acc,
-        "acc_over_bayes": truth.acc_over_bayes,
-        _TRUTH_NAMES["gap"]: truth.gap,
-        "intervals": {_TRUTH_NAMES.get(name, name): interval for name, interval in truth.intervals.items()},
-        "forecast": {
-            "n": truth.forecast.n,
-            "expected_acc": truth.forecast.expected_acc,
-            "soft_ece": truth.forecast.soft_ece,
-            "cross_entropy_nats": truth.forecast.cross_entropy,
-            "kl_nats": truth.forecast.kl,
-            "brier_over_labels": truth.forecast.brier,
-            "intervals": {
-                _FORECAST_NAMES.get(name, name): interval
-                for name, interval in truth.forecast.intervals.items()
-            },
-        },
+        **_renamed({name: getattr(truth, name) for name in scores}, _TRUTH_NAMES),
+        "forecast": _renamed({name: getattr(truth.forecast, name) for name in forecast}, _FORECAST_NAMES),
     }
 
 
-_TRUTH_NAMES = {"gap": "mean_abs_confidence_minus_posterior"}
-_FORECAST_NAMES = {"cross_entropy": "cross_entropy_nats", "kl": "kl_nats", "brier": "brier_over_labels"}
+def _renamed(scores: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """The scores and their `intervals` under the names that metrics.json has for them."""
+    renamed = {names.get(name, name): value for name, value in scores.items()}
+    return renamed | {"intervals": {names.get(name, name): one for name, one in scores["intervals"].items()}}
 
 
 def _confusion(counts: Mapping[tuple[str, str | None], int]) -> dict[str, Any] | None:
@@ -153,29 +159,9 @@ def _confusion(counts: Mapping[tuple[str, str | None], int]) -> dict[str, Any] |
     }
 
 
-def _threshold(row: ThresholdRow) -> dict[str, Any]:
-    return {"threshold": float(row.threshold), "n": row.n, **row.scores, "intervals": row.intervals}
-
-
-def _bin(one: ReliabilityBin) -> dict[str, Any]:
-    return {
-        "low": one.low,
-        "high": one.high,
-        "n": one.n,
-        "n_correct": one.n_correct,
-        "mean_confidence": one.mean_confidence,
-        "acc": one.accuracy,
-        "null_low": one.null_low,
-        "null_high": one.null_high,
-    }
-
-
 def comparison_json(comparison: Comparison, files: Mapping[str, str]) -> str:
-    """The text of `comparison.json`, ASCII only, so that any name can be written.
-
-    `files`: the file of predictions of each run, by name.
-    """
-    return json.dumps(comparison_content(comparison, files), indent=2, allow_nan=False) + "\n"
+    """The text of `comparison.json`; `files`: the file of predictions of each run, by name."""
+    return metrics_json(comparison_content(comparison, files))
 
 
 def comparison_content(comparison: Comparison, files: Mapping[str, str]) -> dict[str, Any]:
@@ -198,30 +184,20 @@ def comparison_content(comparison: Comparison, files: Mapping[str, str]) -> dict
             "n_draws": comparison.n_draws,
             "seed": comparison.seed,
         },
-        "runs": [
-            {
-                "name": run.name,
-                "file": files[run.name],
-                "answered": run.answered,
-                "unparsed": run.unparsed,
-                "failed": run.failed,
-                "n_with_confidence": run.n_with_confidence,
-            }
-            for run in comparison.runs
-        ],
+        "runs": [{"name": run.name, "file": files[run.name], **asdict(run)} for run in comparison.runs],
         "sets": [_set(comparison, one) for one in comparison.sets],
         "differences": [_pair(pair, first) for pair in comparison.pairs],
         "evolution": [_evolution(comparison, one) for one in comparison.pooled],
     }
 
 
-def _set(comparison: Comparison, one: RowSet) -> dict[str, Any]:
+def _set(comparison: Comparison, one: TaskSet) -> dict[str, Any]:
     names = [run.name for run in comparison.runs]
     content: dict[str, Any] = {
         "kind": one.kind,
         "name": one.name,
         "tasks": list(one.tasks),
-        "n": one.n,
+        "n": comparison.n_of[one],
         "scores": dict(zip(names, comparison.values[one], strict=True)),
     }
     if one in comparison.task_means:
@@ -263,7 +239,7 @@ def _pair(pair: Pair, first: str) -> dict[str, Any]:
     }
 
 
-def _evolution(comparison: Comparison, one: RowSet) -> dict[str, Any]:
+def _evolution(comparison: Comparison, one: TaskSet) -> dict[str, Any]:
     names = [run.name for run in comparison.runs]
     values = evolution_values(comparison, one)
     best = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import lru_cache
 from math import nan
@@ -45,8 +45,7 @@ class Account:
             self.n_unparsed_with_confidence += row.confidence is not None
         if row.status == "failed":
             self.failed_reasons[failure] += 1
-        for flag in row.flags:
-            self.flags[flag] += 1
+        self.flags.update(row.flags)
         if row.confidence is None:
             reason = "failed" if row.status == "failed" else row.confidence_reason
             self.no_confidence_reasons[reason or "unknown"] += 1
@@ -199,3 +198,9 @@ class Collector:
 
 def _number(numbers: dict[Key, int], key: Key) -> int:
     return numbers.setdefault(key, len(numbers))
+
+
+def some_rows(rows: Rows, places: IntArray) -> Rows:
+    """The rows at these places, in their order."""
+    columns = ("task", "truth", "label", "level", "image")
+    return replace(rows, **{name: getattr(rows, name)[places] for name in columns})

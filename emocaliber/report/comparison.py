@@ -28,10 +28,121 @@ from emocaliber.metrics.intervals import (
 )
 from emocaliber.metrics.rows import Rows
 from emocaliber.metrics.scores import compared_scores
-from emocaliber.report.collector import Account, Collector
-from emocaliber.report.summary import OVERALL
+from emocaliber.report.collector import Account, Collector, some_rows
+from emocaliber.report.tables import TaskSet, task_sets
 from emocaliber.scoring import ScoredRow
-from emocaliber.taxonomy import GROUPS
+
+COMPARED = ("acc", "f1", "ece", "smooth_ece", "brier", "auroc", "augrc")
+"""The scores that are compared, by their names in `SCORES`; each is a fraction."""
+
+HIGHER_IS_BETTER = frozenset(("acc", "f1", "auroc"))
+
+SIGNIFICANT = 0.05
+
+N_DRAWS = 5000
+"""Enough that Holm's correction over 90 tests can still come out below 0.05."""
+
+
+@dataclass(frozen=True)
+class RunAccount:
+    """A run by name: n = answered + unparsed + failed rows, `n_with_confidence` state a confidence."""
+
+    name: str
+    answered: int
+    unparsed: int
+    failed: int
+    n_with_confidence: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A score of a run less that of the first; None where it is undefined in one of the two.
+
+    `interval`: 95 %, percentiles of the paired differences of the draws, for distances such as the ECE
+    reflected at `value` (`BIASED_UPWARD`). `p`: two-sided, from the same draws; `p_holm`: corrected over all
+    tests of the pair. None too without draws.
+    """
+
+    value: float | None
+    interval: Interval | None
+    p: float | None
+    p_holm: float | None = None
+
+    @property
+    def is_significant(self) -> bool:
+        """Is the corrected p-value below 0.05."""
+        return self.p_holm is not None and self.p_holm < SIGNIFICANT
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Rows that only the first run, or only the other, has right, and the exact p-value of 1 : 1."""
+
+    only_first: int
+    only_other: int
+    p: float
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A run against the first. `n_tests`: how many p-values Holm's correction is over.
+
+    Sets of the same tasks hold the same rows, so their tests count once.
+    """
+
+    run: RunAccount
+    differences: dict[TaskSet, dict[str, Difference]]
+    mcnemar: dict[TaskSet, McNemar]
+    n_tests: int
+
+    @property
+    def n_significant(self) -> int:
+        """Tests whose corrected p-value is below 0.05."""
+        return len(
+            {
+                (one.tasks, score)
+                for one, scores in self.differences.items()
+                for score, difference in scores.items()
+                if difference.is_significant
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that is reported about two or more runs; sets of rows in the order of the tables.
+
+    `n_of`: how many rows a set has. `values`: the scores of each run on them; `task_means`: for a group or
+    Overall the plain mean over its tasks in which a score is defined; both hold one dictionary a run, in the
+    order of `runs`.
+    """
+
+    runs: tuple[RunAccount, ...]
+    n_images: int
+    n_draws: int
+    seed: int
+    sets: tuple[TaskSet, ...]
+    n_of: dict[TaskSet, int]
+    values: dict[TaskSet, tuple[dict[str, float | None], ...]]
+    task_means: dict[TaskSet, tuple[dict[str, float | None], ...]]
+    pairs: tuple[Pair, ...]
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of each run."""
+        return self.n_of[self.sets[-1]]
+
+    @property
+    def pooled(self) -> tuple[TaskSet, ...]:
+        """The groups, then everything together."""
+        return tuple(one for one in self.sets if one.kind != "task")
+
+
+def draws_needed(n_tests: int) -> int:
+    """The fewest draws with which Holm's correction over that many tests can come out below 0.05."""
+    # The least p-value of D draws is 2 / (1 + D); Holm multiplies the least one by the number of tests.
+    return round(2 * n_tests / SIGNIFICANT)
+
 
 _shown = reprlib.Repr()
 _shown.maxstring = _shown.maxother = 80
@@ -45,17 +156,6 @@ _DIFFERENT_DATA = (
 
 class MismatchError(ValueError):
     """The runs do not hold the same rows. The message is one line: what differs, what to do."""
-
-
-@dataclass(frozen=True)
-class RunAccount:
-    """A run by name: n = answered + unparsed + failed rows, `n_with_confidence` state a confidence."""
-
-    name: str
-    answered: int
-    unparsed: int
-    failed: int
-    n_with_confidence: int
 
 
 @dataclass(frozen=True)
@@ -130,7 +230,9 @@ class Alignment:
             # Where the row of each place was read.
             read_at = np.empty(len(ids), dtype=np.int64)
             read_at[run.place] = np.arange(len(ids))
-            rows = _taken(run.rows, read_at[by_id])
+            rows = some_rows(run.rows, read_at[by_id])
+            _, first_of, image = np.unique(rows.image, return_index=True, return_inverse=True)
+            rows = replace(rows, image=first_of[image].astype(np.int64))
             if runs and (differing := np.flatnonzero(rows.image != runs[0].image)).size:
                 first, name = self._runs[0].account.name, run.account.name
                 raise MismatchError(
@@ -208,128 +310,6 @@ class _First:
         return f"{count} (first {_shown.repr(self.identity)})" if self.n else count
 
 
-def _taken(rows: Rows, order: IntArray) -> Rows:
-    _, first, image = np.unique(rows.image[order], return_index=True, return_inverse=True)
-    return replace(
-        rows,
-        task=rows.task[order],
-        truth=rows.truth[order],
-        label=rows.label[order],
-        level=rows.level[order],
-        image=first[image].astype(np.int64),
-    )
-
-
-COMPARED = ("acc", "f1", "ece", "smooth_ece", "brier", "auroc", "augrc")
-"""The scores that are compared, by their names in `SCORES`; each is a fraction."""
-
-HIGHER_IS_BETTER = frozenset(("acc", "f1", "auroc"))
-
-SIGNIFICANT = 0.05
-
-
-@dataclass(frozen=True)
-class RowSet:
-    """Rows that are scored together. `kind`: `task`, `group` or `overall`; `tasks`: those of its `n` rows."""
-
-    kind: str
-    name: str
-    tasks: tuple[str, ...]
-    n: int
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A score of a run less that of the first; None where it is undefined in one of the two.
-
-    `interval`: 95 %, percentiles of the paired differences of the draws, for distances such as the ECE
-    reflected at `value` (`BIASED_UPWARD`). `p`: two-sided, from the same draws; `p_holm`: corrected over all
-    tests of the pair. None too without draws.
-    """
-
-    value: float | None
-    interval: Interval | None
-    p: float | None
-    p_holm: float | None = None
-
-    @property
-    def is_significant(self) -> bool:
-        """Is the corrected p-value below 0.05."""
-        return self.p_holm is not None and self.p_holm < SIGNIFICANT
-
-
-@dataclass(frozen=True)
-class McNemar:
-    """Rows that only the first run, or only the other, has right, and the exact p-value of 1 : 1."""
-
-    only_first: int
-    only_other: int
-    p: float
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A run against the first. `n_tests`: how many p-values Holm's correction is over.
-
-    Sets of the same tasks hold the same rows, so their tests count once.
-    """
-
-    run: RunAccount
-    differences: dict[RowSet, dict[str, Difference]]
-    mcnemar: dict[RowSet, McNemar]
-    n_tests: int
-
-    @property
-    def n_significant(self) -> int:
-        """Tests whose corrected p-value is below 0.05."""
-        return len(
-            {
-                (one.tasks, score)
-                for one, scores in self.differences.items()
-                for score, difference in scores.items()
-                if difference.is_significant
-            }
-        )
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Everything that is reported about two or more runs; sets of rows in the order of the tables.
-
-    `values`: the scores of each run on the rows of a set; `task_means`: for a group or Overall the plain mean
-    over its tasks in which a score is defined. Both hold one dictionary a run, in the order of `runs`.
-    """
-
-    runs: tuple[RunAccount, ...]
-    n_images: int
-    n_draws: int
-    seed: int
-    sets: tuple[RowSet, ...]
-    values: dict[RowSet, tuple[dict[str, float | None], ...]]
-    task_means: dict[RowSet, tuple[dict[str, float | None], ...]]
-    pairs: tuple[Pair, ...]
-
-    @property
-    def n_rows(self) -> int:
-        """Rows of each run."""
-        return self.sets[-1].n
-
-    @property
-    def pooled(self) -> tuple[RowSet, ...]:
-        """The groups, then everything together."""
-        return tuple(one for one in self.sets if one.kind != "task")
-
-
-def draws_needed(n_tests: int) -> int:
-    """The fewest draws with which Holm's correction over that many tests can come out below 0.05."""
-    # The least p-value of D draws is 2 / (1 + D); Holm multiplies the least one by the number of tests.
-    return round(2 * n_tests / SIGNIFICANT)
-
-
-N_DRAWS = 5000
-"""Enough that Holm's correction over 90 tests can still come out below 0.05."""
-
-
 def compare(
     runs: Iterable[tuple[str, Iterable[ScoredRow]]], n_draws: int = N_DRAWS, seed: int = 0
 ) -> Comparison:
@@ -346,7 +326,7 @@ def compare(
     for name, rows in runs:
         alignment.add_run(name, rows)
     arrays = alignment.aligned()
-    sets = _sets(alignment, arrays[0])
+    sets = task_sets(alignment.tasks, alignment.groups)
     places = {one: [alignment.tasks.index(task) for task in one.tasks] for one in sets}
     resampling = resample(dict(enumerate(arrays)), places, n_draws, seed, compared_scores, _joint_cells)
     resampled = resampling.scored
@@ -363,6 +343,7 @@ def compare(
         n_draws=n_draws,
         seed=seed,
         sets=sets,
+        n_of={one: int(np.isin(arrays[0].task, places[one]).sum()) for one in sets},
         values={one: tuple(_values(resampled[run, one]) for run in runs_range) for one in sets},
         task_means={one: tuple(map(_values, parts)) for one, parts in means.items()},
         pairs=tuple(
@@ -385,19 +366,6 @@ def _joint_cells(runs: Sequence[Rows]) -> IntArray:
     return first[kind.ravel()]
 
 
-def _sets(alignment: Alignment, rows: Rows) -> tuple[RowSet, ...]:
-    names = alignment.tasks
-    sizes = np.bincount(rows.task, minlength=len(names)).tolist()
-    sets = [RowSet("task", name, (name,), n) for name, n in zip(names, sizes, strict=True)]
-    for group in GROUPS:
-        inside = [name for name in names if alignment.groups[name] == group]
-        if inside:
-            sets.append(
-                RowSet("group", group, tuple(inside), sum(sizes[names.index(name)] for name in inside))
-            )
-    return (*sets, RowSet("overall", OVERALL, tuple(names), sum(sizes)))
-
-
 def _values(resampled: Resampled) -> dict[str, float | None]:
     return {score: resampled.value(score) for score in COMPARED}
 
@@ -413,7 +381,7 @@ def _differences(first: Resampled, other: Resampled) -> dict[str, Difference]:
 
 
 def _pair(
-    run: RunAccount, differences: Mapping[RowSet, dict[str, Difference]], mcnemar: dict[RowSet, McNemar]
+    run: RunAccount, differences: Mapping[TaskSet, dict[str, Difference]], mcnemar: dict[TaskSet, McNemar]
 ) -> Pair:
     # A group of a single task is the same rows again: its tests are no further ones.
     p_values = {

@@ -11,16 +11,17 @@ from emocaliber.report.comparison import (
     SIGNIFICANT,
     Comparison,
     Pair,
-    RowSet,
     draws_needed,
 )
 from emocaliber.report.tables import (
     Cell,
     Line,
     Table,
+    TaskSet,
     latex_table,
     markdown_table,
     markdown_text,
+    of_kind,
     percent,
     printable,
     text_table,
@@ -78,7 +79,7 @@ def comparison_latex(comparison: Comparison, files: Mapping[str, str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def evolution_values(comparison: Comparison, one: RowSet) -> list[dict[str, float | None]]:
+def evolution_values(comparison: Comparison, one: TaskSet) -> list[dict[str, float | None]]:
     """The columns of `EVOLUTION` for a group or Overall, a dictionary a run."""
     return [
         {"acc_task_mean": mean["acc"], **{score: values[score] for score, _ in EVOLUTION[1:]}}
@@ -155,9 +156,14 @@ def _evolution(comparison: Comparison) -> Table:
 
 def _evolution_by_group(comparison: Comparison) -> list[Table]:
     """The same in the width of a terminal."""
+
+    def title(one: TaskSet) -> str:
+        n_tasks = len(one.tasks)
+        return f"{one.name} ({n_tasks} task{'' if n_tasks == 1 else 's'}, {comparison.n_of[one]} rows)"
+
     return [
         Table(
-            title=f"{one.name} ({len(one.tasks)} task{'' if len(one.tasks) == 1 else 's'}, {one.n} rows)",
+            title=title(one),
             columns=("Run", *(title for _, title in EVOLUTION)),
             blocks=(_named(comparison, _evolution_cells(comparison, one)),),
         )
@@ -169,7 +175,7 @@ def _named(comparison: Comparison, cells: Sequence[Sequence[Cell]]) -> tuple[Lin
     return tuple(Line(run.name, tuple(line)) for run, line in zip(comparison.runs, cells, strict=True))
 
 
-def _evolution_cells(comparison: Comparison, one: RowSet) -> list[list[Cell]]:
+def _evolution_cells(comparison: Comparison, one: TaskSet) -> list[list[Cell]]:
     values = evolution_values(comparison, one)
     best = {score: best_places([run[score] for run in values], score) for score, _ in EVOLUTION}
     return [
@@ -189,7 +195,7 @@ def _difference_tables(comparison: Comparison) -> list[Table]:
 def _difference_table(comparison: Comparison, place: int, pair: Pair, score: str) -> Table:
     first = comparison.runs[0].name
 
-    def line(one: RowSet) -> Line:
+    def line(one: TaskSet) -> Line:
         values, test = comparison.values[one], pair.differences[one][score]
         cells = [
             Cell(percent(values[0][score])),
@@ -208,15 +214,13 @@ def _difference_table(comparison: Comparison, place: int, pair: Pair, score: str
     if score == "acc":
         columns += [f"Only {first} right", f"Only {pair.run.name} right", "p, McNemar"]
     better = "higher" if score in HIGHER_IS_BETTER else "lower"
-    blocks = (tuple(line(one) for one in comparison.sets if one.kind == kind) for kind in _KINDS)
+    lines = {one: line(one) for one in comparison.sets}
+    blocks = (of_kind(lines, kind) for kind in ("task", "group", "overall"))
     return Table(
         title=f"{SCORE_TITLES[score]}: {pair.run.name} minus {first} ({better} is better)",
         columns=tuple(columns),
         blocks=tuple(block for block in blocks if block),
     )
-
-
-_KINDS = ("task", "group", "overall")
 
 
 def _signed(value: float | None) -> str:

@@ -1,13 +1,14 @@
 """Rows with more confidences than the stated one: which ranks best, and which is calibrated best.
 
 All are scored on the same rows, those in which every one of them can be read, under the same bootstrap draws.
+Those of several samples a row are also set beside the response, on all rows that have samples.
 """
 
 from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from statistics import stdev
@@ -25,7 +26,7 @@ from emocaliber.confidences import (
     read_confidences,
     read_samples,
 )
-from emocaliber.metrics.counts import IntArray, mean
+from emocaliber.metrics.counts import FloatArray, IntArray, mean
 from emocaliber.metrics.intervals import (
     Interval,
     Resampled,
@@ -35,18 +36,27 @@ from emocaliber.metrics.intervals import (
     mean_over,
     resample,
 )
-from emocaliber.metrics.rows import Rows
 from emocaliber.metrics.scores import compared_scores
-from emocaliber.report.collector import Collector
-from emocaliber.report.summary import OVERALL
+from emocaliber.report.collector import Collector, some_rows
+from emocaliber.report.tables import BySet, TaskSet, of_kind, task_sets
 from emocaliber.scoring import ScoredRow
-from emocaliber.taxonomy import GROUPS
 
 COMPARED = ("acc", "ece", "smooth_ece", "brier", "auroc", "augrc")
 """The scores of each, by their names in `metrics.scores`; each is a fraction."""
 
-SetKey = tuple[str, str]
-"""A set of rows that is reported: its kind, `task`, `group` or `all`, and its name."""
+WITHIN_TASKS = "auroc_within_tasks"
+"""The mean of the ROC AUC over the tasks in which it is defined for all that are compared."""
+
+RANKING, CALIBRATION = WITHIN_TASKS, "smooth_ece"
+"""What decides which confidence ranks best, and which is calibrated best."""
+
+RESPONSE = "response"
+SAMPLE_CONFIDENCES = (RESPONSE, AGREEMENT, MEAN_STATED)
+"""`response`: its answer, with the confidence that it states. The other two: the majority's answer, with the
+share of the samples that name it, and with the mean confidence that these state.
+"""
+
+_LEAST_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -62,120 +72,6 @@ class ConfidenceScores:
     intervals: dict[str, Interval | None]
     differences: dict[str, float | None]
     difference_intervals: dict[str, Interval | None]
-
-
-@dataclass(frozen=True)
-class Compared:
-    """The same rows under every name. `tasks_of_set`: the names of the tasks of every set of rows.
-
-    `scored`: by name and set. `task`, `image` [n]: the place of each row's task in `tasks`, and its image.
-    """
-
-    tasks: list[str]
-    tasks_of_set: dict[SetKey, list[str]]
-    scored: dict[tuple[str, SetKey], Resampled]
-    task: IntArray
-    image: IntArray
-    n_images: int
-
-    def inside(self, key: SetKey) -> IntArray:
-        """The places of the rows of a set."""
-        members = [self.tasks.index(task) for task in self.tasks_of_set[key]]
-        return np.flatnonzero(np.isin(self.task, members))
-
-    def of_set(self, key: SetKey) -> dict[str, Resampled]:
-        """The scores of a set by name."""
-        return {name: scored for (name, one), scored in self.scored.items() if one == key}
-
-
-class ComparedAnswers:
-    """Takes rows in one at a time, with an answer and a confidence of each name."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._answers = {name: Collector() for name in names}
-
-    def add(self, row: ScoredRow, answers: Mapping[str, tuple[str | None, Decimal | None]]) -> None:
-        """Take one row in; a name that `answers` does not have gets no answer and no confidence."""
-        for name, collector in self._answers.items():
-            collector.add(_as_row(row, *answers.get(name, (None, None))))
-
-    def with_confidence(self) -> dict[str, NDArray[np.bool_]]:
-        """By name, which rows have a confidence, [n]."""
-        return {name: collector.rows().level >= 0 for name, collector in self._answers.items()}
-
-    def compare(
-        self, names: Sequence[str], n_draws: int, seed: int, only: NDArray[np.bool_] | None = None
-    ) -> Compared:
-        """Score some of the names on all rows, or `only` on those that are true, [n], at least one.
-
-        Images are drawn by what their rows say in all of them, so that all see the same draws.
-        """
-        rows = {name: _some(self._answers[name].rows(), only) for name in names}
-        first = next(iter(rows.values()))
-        tasks = next(iter(self._answers.values())).tasks
-        found = [tasks[place] for place in np.unique(first.task)]
-        sets = self._sets(found)
-        places = {key: [tasks.index(task) for task in members] for key, members in sets.items()}
-        resampling = resample(rows, places, n_draws, seed, compared_scores)
-        return Compared(tasks, sets, resampling.scored, first.task, first.image, resampling.exact.n_images)
-
-    def _sets(self, tasks: list[str]) -> dict[SetKey, list[str]]:
-        group_of = next(iter(self._answers.values())).groups
-        sets: dict[SetKey, list[str]] = {("task", name): [name] for name in tasks}
-        for group in GROUPS:
-            members = [name for name in tasks if group_of[name] == group]
-            if members:
-                sets["group", group] = members
-        return {**sets, ("all", OVERALL): tasks}
-
-
-def confidence_scores(
-    scored: Resampled, first: Resampled, names: Sequence[str] = COMPARED
-) -> ConfidenceScores:
-    """Give the scores of these names, and how they differ from those of the first."""
-    differences, intervals = {}, {}
-    for score in names:
-        differences[score], draws = difference(first, scored, score)
-        intervals[score] = interval(differences[score], draws)
-    return ConfidenceScores(
-        n=round(scored.value("n_stated") or 0.0),
-        scores={score: scored.value(score) for score in names},
-        intervals={score: scored.interval(score) for score in names},
-        differences=differences,
-        difference_intervals=intervals,
-    )
-
-
-def _some(rows: Rows, only: NDArray[np.bool_] | None) -> Rows:
-    if only is None:
-        return rows
-    columns = ("task", "truth", "label", "level", "image")
-    return replace(rows, **{name: getattr(rows, name)[only] for name in columns})
-
-
-def _as_row(row: ScoredRow, label: str | None, confidence: Decimal | None) -> ScoredRow:
-    """The row as if it had answered a label with a confidence."""
-    return replace(
-        row,
-        label=label,
-        correct=label == row.truth,
-        confidence=confidence,
-        status="unparsed" if label is None else "answered",
-        label_reason="no_answer" if label is None else None,
-        confidence_reason="missing" if confidence is None else None,
-        flags=frozenset(),
-        posterior=None,
-    )
-
-
-WITHIN_TASKS = "auroc_within_tasks"
-"""The mean of the ROC AUC over the tasks in which it is defined for all that are compared."""
-
-SCORES = (*COMPARED, WITHIN_TASKS)
-RANKING, CALIBRATION = WITHIN_TASKS, "smooth_ece"
-"""What decides which confidence ranks best, and which is calibrated best."""
-
-_LEAST_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -213,13 +109,19 @@ class Best:
         )
 
 
-@dataclass(frozen=True)
-class ComparedRows:
-    """The scores of `n` rows by confidence; the best in ranking and in calibration, None if undefined."""
+@dataclass(frozen=True, kw_only=True)
+class ConfidencesOfRows:
+    """The scores of the same `n` rows by confidence."""
 
     name: str
     n: int
     confidences: dict[str, ConfidenceScores]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedRows(ConfidencesOfRows):
+    """Rows that have all confidences; the best in ranking and in calibration, None if undefined."""
+
     ranks_best: Best | None
     calibrated_best: Best | None
 
@@ -228,18 +130,15 @@ class ComparedRows:
 class ConfidenceReport:
     """`n_rows` rows hold a confidence beyond the stated one; of these, all that are compared, `n_compared`.
 
-    `occurrences`: by name, of `n_rows`. `tasks`, `groups` in the order of the tables; these and `overall` are
-    empty and None where no row has all.
+    `occurrences`: by name, of `n_rows`. `compared`: what is reported of the rows that have all, None where
+    none has.
     """
 
     n_rows: int
     n_compared: int
     n_draws: int
-    seed: int
     occurrences: dict[str, Occurrence]
-    tasks: tuple[ComparedRows, ...]
-    groups: tuple[ComparedRows, ...]
-    overall: ComparedRows | None
+    by_set: BySet[ComparedRows] | None
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -247,30 +146,81 @@ class ConfidenceReport:
         return tuple(name for name, found in self.occurrences.items() if found.is_compared)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SampledRows(ConfidencesOfRows):
+    """Rows with `fewest` to `most` samples each; scores in [0, 1].
+
+    `mean_acc`: the mean over rows of the share of their samples that are right. `spread`: the standard
+    deviation of the accuracies of the first, second, ... samples (with k - 1), None where not every row has
+    as many. `agreement`: the mean share of the samples that name the majority, 0 where none has a label.
+    `n_tied`: rows whose majority was decided by confidence or order; `n_undecided`: rows without a majority.
+    """
+
+    fewest: int
+    most: int
+    mean_acc: float | None
+    mean_acc_interval: Interval | None
+    spread: float | None
+    agreement: float | None
+    agreement_interval: Interval | None
+    n_tied: int
+    n_undecided: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleReport(BySet[SampledRows]):
+    """What is reported about the rows with at least two samples."""
+
+    n_images: int
+
+
 class ConfidenceCollector:
-    """Takes rows in one at a time; keeps about a kilobyte of each with further confidences."""
+    """Takes rows in one at a time; keeps about a kilobyte of each with further confidences or samples."""
 
     def __init__(self) -> None:
-        self._answers = ComparedAnswers(CONFIDENCES)
-        self._n_rows = 0
+        self._answers = {name: Collector() for name in (RESPONSE, *CONFIDENCES)}
+        # A number a row: whether it holds more than the stated confidence and samples; of its k samples.
+        self._columns = {name: array("i") for name in ("is_beyond", "k", "n_right", "n_agreeing", "is_tied")}
+        # By task, how often its first, second, ... samples are right.
+        self._right_of_place: dict[str, list[int]] = {}
         self._reasons: dict[str, Counter[str]] = {name: Counter() for name in CONFIDENCES}
         self._tokens: dict[str, list[int]] = {}
 
     def add(self, record: Mapping[str, Any], row: ScoredRow) -> None:
-        """Take in a row if it holds more confidences than the stated one and samples; `row`: it, scored.
+        """Take in a row if it holds more than a stated confidence; `row`: the record, scored.
 
         Raises RecordError for samples that are not texts.
         """
-        if row.status == "failed" or not is_beyond_stated(record):
+        samples = read_samples(record, row)
+        is_beyond = row.status != "failed" and is_beyond_stated(record)
+        if samples is None and not is_beyond:
             return
-        found = read_confidences(record, row)
-        self._answers.add(row, {name: (one.label, one.value) for name, one in found.items()})
-        self._n_rows += 1
-        for name, reasons in self._reasons.items():
-            one = found.get(name)
-            if one is None or one.value is None:
-                reasons[(one.reason if one else None) or "missing"] += 1
-        tokens = record.get("confidence_tokens")
+        answers = {RESPONSE: (row.label, row.confidence)}
+        if is_beyond:
+            found = read_confidences(record, row)
+            answers |= {name: (one.label, one.value) for name, one in found.items()}
+            for name, reasons in self._reasons.items():
+                if name not in found or found[name].value is None:
+                    reasons[(found[name].reason if name in found else None) or "missing"] += 1
+            self._count_tokens(record.get("confidence_tokens"))
+        counts = {"is_beyond": int(is_beyond)}
+        if samples is not None:
+            voted = majority(samples, row.candidates)
+            answers[AGREEMENT] = (voted.label, voted.agreement)
+            answers[MEAN_STATED] = (voted.label, voted.mean_confidence)
+            right = [sample.label == row.truth for sample in samples]
+            counts |= {"k": len(right), "n_right": sum(right), "n_agreeing": voted.n}
+            counts["is_tied"] = int(voted.is_tie)
+            places = self._right_of_place.setdefault(row.task, [])
+            places.extend([0] * (len(right) - len(places)))
+            for place, is_right in enumerate(right):
+                places[place] += is_right
+        for column, values in self._columns.items():
+            values.append(counts.get(column, 0))
+        for name, collector in self._answers.items():
+            collector.add(_as_row(row, *answers.get(name, (None, None))))
+
+    def _count_tokens(self, tokens: Any) -> None:
         for name, n in tokens.items() if isinstance(tokens, dict) else ():
             if isinstance(n, int) and name in CONFIDENCES:
                 told = self._tokens.setdefault(name, [0, 0])
@@ -283,71 +233,156 @@ class ConfidenceCollector:
         names = [name for name, found in occurrences.items() if found.is_compared]
         if len(names) < 2:
             return None
-        has = self._answers.with_confidence()
-        in_all = np.logical_and.reduce([has[name] for name in names])
-        sets: dict[SetKey, ComparedRows] = {}
-        if in_all.any():
-            compared = self._answers.compare(names, n_draws, seed, only=in_all)
-            sets = {key: _compared_rows(key, compared) for key in compared.tasks_of_set}
+        has_all = np.array(self._columns["is_beyond"]) > 0
+        for name in names:
+            has_all &= self._answers[name].rows().level >= 0
+        by_set = None
+        if has_all.any():
+            compared = self._compare(names, has_all, n_draws, seed)
+            rows = {one: _compared_rows(one, compared) for one in compared.scored}
+            by_set = BySet(
+                tasks=of_kind(rows, "task"),
+                groups=of_kind(rows, "group"),
+                overall=of_kind(rows, "overall")[0],
+            )
         return ConfidenceReport(
-            n_rows=self._n_rows,
-            n_compared=int(in_all.sum()),
-            n_draws=n_draws,
-            seed=seed,
-            occurrences=occurrences,
-            tasks=tuple(rows for (kind, _), rows in sets.items() if kind == "task"),
-            groups=tuple(rows for (kind, _), rows in sets.items() if kind == "group"),
-            overall=sets.get(("all", OVERALL)),
+            sum(self._columns["is_beyond"]), int(has_all.sum()), n_draws, occurrences, by_set
         )
 
     def _occurrences(self) -> dict[str, Occurrence]:
         found = {}
+        n_rows = sum(self._columns["is_beyond"])
         for name, reasons in self._reasons.items():
-            n = self._n_rows - reasons.total()
-            is_there = n > 0 or set(reasons) - {"missing"}
-            if is_there:
+            n = n_rows - reasons.total()
+            if n > 0 or set(reasons) - {"missing"}:
                 total, told = self._tokens.get(name, (0, 0))
                 found[name] = Occurrence(
                     n,
                     dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
                     total / told if told else None,
-                    n > 0 and n >= _LEAST_SHARE * self._n_rows,
+                    n > 0 and n >= _LEAST_SHARE * n_rows,
                 )
         return found
 
+    def sample_report(self, n_draws: int, seed: int) -> SampleReport | None:
+        """Give the numbers of the rows with samples; None without such rows."""
+        has_samples = np.array(self._columns["k"]) > 0
+        if not has_samples.any():
+            return None
+        compared = self._compare(SAMPLE_CONFIDENCES, has_samples, n_draws, seed)
+        rows = {one: self._sampled_rows(one, compared, with_intervals=n_draws > 0) for one in compared.scored}
+        return SampleReport(
+            n_images=compared.n_images,
+            tasks=of_kind(rows, "task"),
+            groups=of_kind(rows, "group"),
+            overall=of_kind(rows, "overall")[0],
+        )
 
-def _compared_rows(key: SetKey, compared: Compared) -> ComparedRows:
-    scored = _with_task_mean(compared, key)
-    first = next(iter(scored.values()))
+    def _sampled_rows(self, one: TaskSet, compared: _Compared, *, with_intervals: bool) -> SampledRows:
+        places = compared.places[one]
+        counts = {name: np.array(column)[places] for name, column in self._columns.items()}
+        k, image = counts["k"], compared.image[places]
+        right, agreeing = counts["n_right"] / k, counts["n_agreeing"] / k
+        fewest, most = int(k.min()), int(k.max())
+        right_of_place = zip(*(self._right_of_place[task] for task in one.tasks), strict=False)
+        return SampledRows(
+            name=one.name,
+            n=len(places),
+            confidences=compared.confidences(one),
+            fewest=fewest,
+            most=most,
+            mean_acc=mean(right.tolist()),
+            mean_acc_interval=_interval_of_shares(right, image) if with_intervals else None,
+            spread=stdev(map(sum, right_of_place)) / len(places) if fewest == most else None,
+            agreement=mean(agreeing.tolist()),
+            agreement_interval=_interval_of_shares(agreeing, image) if with_intervals else None,
+            n_tied=int(counts["is_tied"].sum()),
+            n_undecided=int((counts["n_agreeing"] == 0).sum()),
+        )
+
+    def _compare(
+        self, names: Sequence[str], is_taken: NDArray[np.bool_], n_draws: int, seed: int
+    ) -> _Compared:
+        """Score some of the confidences on the rows that are true, [n], at least one.
+
+        Images are drawn by what their rows say in all of them, so that all see the same draws.
+        """
+        taken = np.flatnonzero(is_taken)
+        first = self._answers[names[0]]
+        rows = {name: some_rows(self._answers[name].rows(), taken) for name in names}
+        task = rows[names[0]].task
+        sets = task_sets([first.tasks[place] for place in np.unique(task)], first.groups)
+        members = {one: [first.tasks.index(name) for name in one.tasks] for one in sets}
+        resampling = resample(rows, members, n_draws, seed, compared_scores)
+        return _Compared(
+            {one: {name: resampling.scored[name, one] for name in names} for one in sets},
+            {one: taken[np.isin(task, members[one])] for one in sets},
+            first.rows().image,
+            resampling.exact.n_images,
+        )
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """The same rows with several confidences: `scored` by set and name, `places` of the rows of each set."""
+
+    scored: dict[TaskSet, dict[str, Resampled]]
+    places: dict[TaskSet, IntArray]
+    image: IntArray
+    n_images: int
+
+    def confidences(self, one: TaskSet) -> dict[str, ConfidenceScores]:
+        """The scores of a set by confidence."""
+        return _confidence_scores(self.scored[one], COMPARED)
+
+
+def _compared_rows(one: TaskSet, compared: _Compared) -> ComparedRows:
+    scored = _with_task_mean(compared, one)
     return ComparedRows(
-        name=key[1],
-        n=len(compared.inside(key)),
-        confidences={name: confidence_scores(one, first, SCORES) for name, one in scored.items()},
+        name=one.name,
+        n=len(compared.places[one]),
+        confidences=_confidence_scores(scored, (*COMPARED, WITHIN_TASKS)),
         ranks_best=_best(scored, RANKING, max),
         calibrated_best=_best(scored, CALIBRATION, min),
     )
 
 
-def _with_task_mean(compared: Compared, key: SetKey) -> dict[str, Resampled]:
-    """The scores of a set by name, with the mean of the ROC AUC over its tasks as one more of them."""
-    of_task = [compared.of_set(("task", task)) for task in compared.tasks_of_set[key]]
-    defined = [some for some in of_task if not any(np.isnan(one.point["auroc"]) for one in some.values())]
+def _confidence_scores(scored: Mapping[str, Resampled], scores: Sequence[str]) -> dict[str, ConfidenceScores]:
+    """These scores of each confidence, and how they differ from those of the first."""
+    first = next(iter(scored.values()))
     found = {}
-    for name, scored in compared.of_set(key).items():
-        mean = mean_over([some[name] for some in defined or of_task[:1]])
+    for name, one in scored.items():
+        differences = {score: difference(first, one, score) for score in scores}
+        found[name] = ConfidenceScores(
+            n=round(one.value("n_stated") or 0.0),
+            scores={score: one.value(score) for score in scores},
+            intervals={score: one.interval(score) for score in scores},
+            differences={score: less for score, (less, _) in differences.items()},
+            difference_intervals={score: interval(*less) for score, less in differences.items()},
+        )
+    return found
+
+
+def _with_task_mean(compared: _Compared, one: TaskSet) -> dict[str, Resampled]:
+    """The scores of a set by name, with the mean of the ROC AUC over its tasks as one more of them."""
+    of_task = [compared.scored[TaskSet("task", task, (task,))] for task in one.tasks]
+    defined = [some for some in of_task if not any(np.isnan(part.point["auroc"]) for part in some.values())]
+    found = {}
+    for name, scored in compared.scored[one].items():
+        within = mean_over([some[name] for some in defined or of_task[:1]])
         parts = (
             {**values, WITHIN_TASKS: means["auroc"] if defined else np.full_like(means["auroc"], np.nan)}
             for values, means in (
-                (scored.point, mean.point),
-                (scored.draws, mean.draws),
-                (scored.drawn_from, mean.drawn_from),
+                (scored.point, within.point),
+                (scored.draws, within.draws),
+                (scored.drawn_from, within.drawn_from),
             )
         )
         found[name] = Resampled(*parts)
     return found
 
 
-def _best(scored: Mapping[str, Resampled], score: str, choose: Any) -> Best | None:
+def _best(scored: Mapping[str, Resampled], score: str, choose: Callable[..., str]) -> Best | None:
     values = {name: value for name, one in scored.items() if (value := one.value(score)) is not None}
     if not values:
         return None
@@ -360,138 +395,22 @@ def _best(scored: Mapping[str, Resampled], score: str, choose: Any) -> Best | No
     return Best(score, name, values[name], others)
 
 
-RESPONSE = "response"
-SAMPLE_CONFIDENCES = (RESPONSE, AGREEMENT, MEAN_STATED)
-"""`response`: its answer, with the confidence that it states. The other two: the majority's answer, with the
-share of the samples that name it, and with the mean confidence that these state.
-"""
+def _as_row(row: ScoredRow, label: str | None, confidence: Decimal | None) -> ScoredRow:
+    """The row as if it had answered a label with a confidence."""
+    return replace(
+        row,
+        label=label,
+        correct=label == row.truth,
+        confidence=confidence,
+        status="unparsed" if label is None else "answered",
+        label_reason="no_answer" if label is None else None,
+        confidence_reason="missing" if confidence is None else None,
+        flags=frozenset(),
+        posterior=None,
+    )
 
 
-@dataclass(frozen=True)
-class SampledRows:
-    """`n` rows with `fewest` to `most` samples each; scores in [0, 1].
-
-    `mean_acc`: the mean over rows of the share of their samples that are right. `spread`: the standard
-    deviation of the accuracies of the first, second, ... samples (with k - 1), None where not every row has
-    as many. `agreement`: the mean share of the samples that name the majority, 0 where none has a label.
-    `n_tied`: rows whose majority was decided by confidence or order; `n_undecided`: rows without a majority.
-    """
-
-    name: str
-    n: int
-    fewest: int
-    most: int
-    mean_acc: float | None
-    mean_acc_interval: Interval | None
-    spread: float | None
-    agreement: float | None
-    agreement_interval: Interval | None
-    n_tied: int
-    n_undecided: int
-    confidences: dict[str, ConfidenceScores]
-
-
-@dataclass(frozen=True)
-class SampleReport:
-    """What is reported about the rows with at least two samples; tasks and groups in the tables' order."""
-
-    n_images: int
-    n_draws: int
-    seed: int
-    tasks: tuple[SampledRows, ...]
-    groups: tuple[SampledRows, ...]
-    overall: SampledRows
-
-    @property
-    def pooled(self) -> tuple[SampledRows, ...]:
-        """The groups, then everything together."""
-        return (*self.groups, self.overall)
-
-
-class SampleCollector:
-    """Takes rows in one at a time; keeps some hundred bytes of each that has samples."""
-
-    def __init__(self) -> None:
-        self._answers = ComparedAnswers(SAMPLE_CONFIDENCES)
-        self._counts = {name: array("i") for name in ("k", "n_right", "n_agreeing", "is_tied")}
-        # By task, how often its first, second, ... samples are right.
-        self._right_of_place: dict[str, list[int]] = {}
-
-    def add(self, record: Mapping[str, Any], row: ScoredRow) -> None:
-        """Take in a row if it has at least two samples; `row`: the record, scored.
-
-        Raises RecordError for samples that are not texts.
-        """
-        samples = read_samples(record, row)
-        if samples is None:
-            return
-        voted = majority(samples, row.candidates)
-        self._answers.add(
-            row,
-            {
-                RESPONSE: (row.label, row.confidence),
-                AGREEMENT: (voted.label, voted.agreement),
-                MEAN_STATED: (voted.label, voted.mean_confidence),
-            },
-        )
-        right = [sample.label == row.truth for sample in samples]
-        counts = {"k": len(samples), "n_right": sum(right), "n_agreeing": voted.n, "is_tied": voted.is_tie}
-        for name, count in counts.items():
-            self._counts[name].append(count)
-        places = self._right_of_place.setdefault(row.task, [])
-        places.extend([0] * (len(right) - len(places)))
-        for place, is_right in enumerate(right):
-            places[place] += is_right
-
-    def report(self, n_draws: int, seed: int) -> SampleReport | None:
-        """Give the numbers, with intervals from `n_draws` draws over images; None without such rows."""
-        if not self._counts["k"]:
-            return None
-        compared = self._answers.compare(SAMPLE_CONFIDENCES, n_draws, seed)
-        results = {
-            key: self._sampled_rows(key, compared, with_intervals=n_draws > 0)
-            for key in compared.tasks_of_set
-        }
-        return SampleReport(
-            n_images=compared.n_images,
-            n_draws=n_draws,
-            seed=seed,
-            tasks=tuple(result for (kind, _), result in results.items() if kind == "task"),
-            groups=tuple(result for (kind, _), result in results.items() if kind == "group"),
-            overall=results["all", OVERALL],
-        )
-
-    def _sampled_rows(self, key: SetKey, compared: Compared, *, with_intervals: bool) -> SampledRows:
-        inside, resampled = compared.inside(key), compared.of_set(key)
-        counts = {what: np.array(column)[inside] for what, column in self._counts.items()}
-        k = counts["k"]
-        means = {"acc": counts["n_right"] / k, "agreement": counts["n_agreeing"] / k}
-        intervals = {
-            what: mean_interval(values, np.ones(len(values)), compared.image[inside])
-            if with_intervals
-            else None
-            for what, values in means.items()
-        }
-        fewest, most = int(k.min()), int(k.max())
-        places = zip(*(self._right_of_place[task] for task in compared.tasks_of_set[key]), strict=False)
-        return SampledRows(
-            name=key[1],
-            n=len(inside),
-            fewest=fewest,
-            most=most,
-            mean_acc=mean(means["acc"].tolist()),
-            mean_acc_interval=_cut(intervals["acc"]),
-            spread=stdev(map(sum, places)) / len(inside) if fewest == most else None,
-            agreement=mean(means["agreement"].tolist()),
-            agreement_interval=_cut(intervals["agreement"]),
-            n_tied=int(counts["is_tied"].sum()),
-            n_undecided=int((counts["n_agreeing"] == 0).sum()),
-            confidences={
-                name: confidence_scores(scored, resampled[RESPONSE]) for name, scored in resampled.items()
-            },
-        )
-
-
-def _cut(found: Interval | None) -> Interval | None:
+def _interval_of_shares(values: FloatArray, image: IntArray) -> Interval | None:
     """The interval of a mean of shares, cut to [0, 1]."""
+    found = mean_interval(values, np.ones(len(values)), image)
     return None if found is None else (max(0.0, found[0]), min(1.0, found[1]))

@@ -1,19 +1,12 @@
-"""The section of `metric_conf.log` about several confidences, and what `metrics.json` holds of them."""
+"""The sections of `metric_conf.log` about several confidences and samples, and their `metrics.json`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from emocaliber.confidences import (
-    AGREEMENT,
-    DISTRIBUTION,
-    LIKELIHOOD,
-    LIKELIHOOD_BEST,
-    MEAN_STATED,
-    P_TRUE,
-    STATED,
-)
+from emocaliber.confidences import AGREEMENT, MEAN_STATED
 from emocaliber.report.confidences import (
     RESPONSE,
     SAMPLE_CONFIDENCES,
@@ -22,63 +15,56 @@ from emocaliber.report.confidences import (
     ComparedRows,
     ConfidenceReport,
     ConfidenceScores,
+    ConfidencesOfRows,
     SampledRows,
     SampleReport,
 )
-from emocaliber.report.summary import OVERALL
-from emocaliber.report.tables import free_table, percent, with_interval
-
-_SHOWN = (
-    ("acc", "Acc"),
-    ("ece", "ECE"),
-    ("smooth_ece", "Smooth ECE"),
-    ("brier", "Brier"),
-    ("auroc", "ROC AUC"),
-    (WITHIN_TASKS, "ROC AUC in tasks"),
-    ("augrc", "AUGRC"),
+from emocaliber.report.tables import (
+    CONFIDENCE_MEANINGS,
+    CONFIDENCE_TITLES,
+    OVERALL,
+    BySet,
+    free_table,
+    percent,
+    with_interval,
 )
-_TITLES = {
-    STATED: ("stated", "the number in the response"),
-    LIKELIHOOD: (
-        "likelihood",
-        "the answer's share in the probabilities of all candidates after its reasoning",
-    ),
-    P_TRUE: ("P(True)", "the probability of True when the model is asked whether its answer is right"),
-    DISTRIBUTION: ("distribution", "the answer's probability in the stated distribution"),
-    LIKELIHOOD_BEST: (
-        "likelihood, best",
-        "the largest such share, of the candidate that has it as the answer",
-    ),
-    AGREEMENT: ("agreement", "the share of the samples that name their majority, which is the answer"),
-    MEAN_STATED: ("mean stated", "the mean number in these, for the same answer"),
+
+_ACC, _AUGRC = ("acc", "Acc"), ("augrc", "AUGRC")
+_CALIBRATION = (("ece", "ECE"), ("smooth_ece", "Smooth ECE"), ("brier", "Brier"), ("auroc", "ROC AUC"))
+_COMPARED = (_ACC, *_CALIBRATION, (WITHIN_TASKS, "ROC AUC in tasks"), _AUGRC)
+_SAMPLED = (*_CALIBRATION, _AUGRC)
+_SAMPLE_TITLES = {
+    RESPONSE: "response, stated",
+    AGREEMENT: "majority, agreement",
+    MEAN_STATED: "majority, mean stated",
 }
-CONFIDENCE_TITLES = {name: title for name, (title, _) in _TITLES.items()}
-"""What each confidence of `emocaliber.confidences` is called in tables."""
 
 
 def confidences_section(report: ConfidenceReport) -> str:
     """A heading, what occurs, the scores, and which is best."""
-    left_out = [_TITLES[name][0] for name in report.occurrences if name not in report.compared]
+    left_out = [CONFIDENCE_TITLES[name] for name in report.occurrences if name not in report.compared]
     head = [
         f"Confidences compared: {report.n_rows} rows hold more than the stated one; the scores are of the "
         f"{report.n_compared} that have all",
         *([f"  Not compared, for fewer than half have it: {'; '.join(left_out)}"] if left_out else []),
-        *(f"  {_TITLES[name][0]}: {_TITLES[name][1]}" for name in report.occurrences),
+        *(f"  {CONFIDENCE_TITLES[name]}: {CONFIDENCE_MEANINGS[name]}" for name in report.occurrences),
         _occurrence_table(report),
     ]
-    if report.overall is None:
+    if report.by_set is None:
         return "\n".join(head)
-    scores = ["ROC AUC in tasks: the mean over tasks", _score_table(report)]
-    return "\n\n".join(["\n".join(head), "\n".join(scores), "\n".join(best_lines(report))])
+    table = _score_table(report.by_set, _COMPARED, CONFIDENCE_TITLES, "Confidence")
+    scores = f"ROC AUC in tasks: the mean over tasks\n{table}"
+    return "\n\n".join(["\n".join(head), scores, "\n".join(best_lines(report))])
 
 
 def best_lines(report: ConfidenceReport) -> list[str]:
     """Which confidence ranks best and which is calibrated best, over all rows, and what equals it."""
-    if report.overall is None:
+    if report.by_set is None:
         return []
+    overall = report.by_set.overall
     kinds = (
-        ("Ranks best (ROC AUC in tasks)", report.overall.ranks_best),
-        ("Calibrated best (smooth ECE)", report.overall.calibrated_best),
+        ("Ranks best (ROC AUC in tasks)", overall.ranks_best),
+        ("Calibrated best (smooth ECE)", overall.calibrated_best),
     )
     return [f"{title}: {_told(best, with_draws=report.n_draws > 0)}" for title, best in kinds]
 
@@ -86,12 +72,12 @@ def best_lines(report: ConfidenceReport) -> list[str]:
 def _told(best: Best | None, *, with_draws: bool) -> str:
     if best is None:
         return "undefined"
-    shown = f"{_TITLES[best.name][0]}, {percent(best.value)}"
+    shown = f"{CONFIDENCE_TITLES[best.name]}, {percent(best.value)}"
     if not best.others:
         return f"{shown}, the only one"
     if not with_draws:
         return f"{shown} (no intervals: nothing is told apart)"
-    same = [f"{_TITLES[name][0]}{_less(best, name)}" for name in best.not_told_apart]
+    same = [f"{CONFIDENCE_TITLES[name]}{_less(best, name)}" for name in best.not_told_apart]
     return (
         f"{shown}, not told apart from {', '.join(same)}" if same else f"{shown}, told apart from all others"
     )
@@ -108,7 +94,7 @@ def _less(best: Best, name: str) -> str:
 def _occurrence_table(report: ConfidenceReport) -> str:
     lines = [
         [
-            _TITLES[name][0],
+            CONFIDENCE_TITLES[name],
             str(found.n),
             ", ".join(f"{reason} {n}" for reason, n in found.reasons.items()) or "-",
             "-" if found.tokens is None else f"{found.tokens:.1f}",
@@ -116,84 +102,6 @@ def _occurrence_table(report: ConfidenceReport) -> str:
         for name, found in report.occurrences.items()
     ]
     return free_table(["Confidence", "#With one", "Without", "Tokens a row"], [lines])
-
-
-def _score_table(report: ConfidenceReport) -> str:
-    sets = [*report.tasks, *report.groups, *([report.overall] if report.overall else [])]
-    blocks = [
-        [
-            [
-                rows.name,
-                _TITLES[name][0],
-                *(with_interval(one.scores[score], one.intervals[score]) for score, _ in _SHOWN),
-                str(rows.n),
-            ]
-            for name, one in rows.confidences.items()
-        ]
-        for rows in sets
-    ]
-    return free_table(["Task/Group", "Confidence", *(title for _, title in _SHOWN), "#Samples"], blocks)
-
-
-def confidences_content(report: ConfidenceReport) -> dict[str, Any]:
-    """`metrics.json`'s `confidences`: how often each occurs, and the scores of those compared.
-
-    `overall`, `groups` and `tasks` hold by name the scores with their intervals and, `less_first`, how they
-    differ from those of the first of `compared`; `ranks_best` and `calibrated_best` say by which `score`, and
-    `less_others` by how much.
-    """
-    return {
-        "n_rows": report.n_rows,
-        "n_compared": report.n_compared,
-        "compared": list(report.compared),
-        "occurrences": {name: asdict(found) for name, found in report.occurrences.items()},
-        OVERALL.lower(): report.overall and _rows_content(report.overall),
-        "groups": {rows.name: _rows_content(rows) for rows in report.groups},
-        "tasks": {rows.name: _rows_content(rows) for rows in report.tasks},
-    }
-
-
-def _rows_content(rows: ComparedRows) -> dict[str, Any]:
-    return {
-        "n": rows.n,
-        "ranks_best": rows.ranks_best and _best_content(rows.ranks_best),
-        "calibrated_best": rows.calibrated_best and _best_content(rows.calibrated_best),
-        "confidences": {name: _scores_content(one) for name, one in rows.confidences.items()},
-    }
-
-
-def _best_content(best: Best) -> dict[str, Any]:
-    return {
-        "score": best.score,
-        "name": best.name,
-        "value": best.value,
-        "not_told_apart_from": list(best.not_told_apart),
-        "less_others": {name: less for name, (less, _) in best.others.items()},
-        "less_others_intervals": {name: interval for name, (_, interval) in best.others.items()},
-    }
-
-
-def _scores_content(one: ConfidenceScores) -> dict[str, Any]:
-    return {
-        **one.scores,
-        "intervals": one.intervals,
-        "less_first": one.differences,
-        "less_first_intervals": one.difference_intervals,
-    }
-
-
-_samples_section_SHOWN = (
-    ("ece", "ECE"),
-    ("smooth_ece", "Smooth ECE"),
-    ("brier", "Brier"),
-    ("auroc", "ROC AUC"),
-    ("augrc", "AUGRC"),
-)
-_samples_section_TITLES = {
-    RESPONSE: "response, stated",
-    AGREEMENT: "majority, agreement",
-    MEAN_STATED: "majority, mean stated",
-}
 
 
 def samples_section(report: SampleReport, n_rows: int) -> str:
@@ -204,24 +112,25 @@ def samples_section(report: SampleReport, n_rows: int) -> str:
         n_rows: how many rows there are with or without samples.
     """
     rows = report.overall
-    head = [
+    answers = [
         f"Of k samples a row, k {_range(rows)}: {rows.n} of {n_rows} rows have at least two",
         "  Majority: the label that most samples name; of equals the one whose samples state the higher",
         "    confidences in sum, then the first of the candidates. A sample without a label votes for none.",
         "  Mean: over all samples; SD: between the accuracies of all first, all second, ... samples",
         f"  Ties: {rows.n_tied} rows; no majority, for no sample has a label, counting as wrong: "
         f"{rows.n_undecided} rows",
+        _answer_table(report),
     ]
     others = [
         "Three confidences on the same rows (the response's, for its own answer, and two for the majority's;",
         "  agreement: the share of the samples that name it, mean stated: by these)",
-        _confidence_table(report),
+        _score_table(report, _SAMPLED, _SAMPLE_TITLES, "Answer, confidence", n_is_stated=True),
     ]
     gains = [
         "The majority and its confidences less the response (paired draws)",
         _difference_table(report),
     ]
-    return "\n\n".join("\n".join(lines) for lines in ([*head, _answer_table(report)], others, gains))
+    return "\n\n".join("\n".join(lines) for lines in (answers, others, gains))
 
 
 def _range(rows: SampledRows) -> str:
@@ -229,17 +138,6 @@ def _range(rows: SampledRows) -> str:
 
 
 def _answer_table(report: SampleReport) -> str:
-    columns = [
-        "Task/Group",
-        "k",
-        "Acc, response",
-        "Acc, mean",
-        "SD",
-        "Acc, majority",
-        "Agreement",
-        "#Samples",
-    ]
-
     def line(rows: SampledRows) -> list[str]:
         response, voted = rows.confidences[RESPONSE], rows.confidences[AGREEMENT]
         return [
@@ -253,42 +151,52 @@ def _answer_table(report: SampleReport) -> str:
             str(rows.n),
         ]
 
-    blocks = [list(map(line, block)) for block in (report.tasks, report.groups, [report.overall])]
-    return free_table(columns, blocks)
+    columns = [
+        "Task/Group",
+        "k",
+        "Acc, response",
+        "Acc, mean",
+        "SD",
+        "Acc, majority",
+        "Agreement",
+        "#Samples",
+    ]
+    return free_table(columns, [list(map(line, block)) for block in report.blocks])
 
 
-def _confidence_table(report: SampleReport) -> str:
-    blocks = [
-        [
+def _score_table(
+    by_set: BySet[Any],
+    scores: Sequence[tuple[str, str]],
+    titles: Mapping[str, str],
+    heading: str,
+    *,
+    n_is_stated: bool = False,
+) -> str:
+    """A block a set, a line a confidence; the last column counts the rows, or those that state it."""
+
+    def lines(rows: ConfidencesOfRows) -> list[list[str]]:
+        return [
             [
                 rows.name,
-                _samples_section_TITLES[name],
-                *(
-                    with_interval(one.scores[score], one.intervals[score])
-                    for score, _ in _samples_section_SHOWN
-                ),
-                str(one.n),
+                titles[name],
+                *(with_interval(one.scores[score], one.intervals[score]) for score, _ in scores),
+                str(one.n if n_is_stated else rows.n),
             ]
             for name, one in rows.confidences.items()
         ]
-        for rows in (*report.tasks, *report.pooled)
-    ]
-    columns = [
-        "Task/Group",
-        "Answer, confidence",
-        *(title for _, title in _samples_section_SHOWN),
-        "#With one",
-    ]
-    return free_table(columns, blocks)
+
+    counted = "#With one" if n_is_stated else "#Samples"
+    columns = ["Task/Group", heading, *(title for _, title in scores), counted]
+    return free_table(columns, [lines(rows) for rows in (*by_set.tasks, *by_set.pooled)])
 
 
 def _difference_table(report: SampleReport) -> str:
-    shown = (("acc", "Acc"), *_samples_section_SHOWN)
+    shown = (_ACC, *_SAMPLED)
     blocks = [
         [
             [
                 rows.name,
-                _samples_section_TITLES[name],
+                _SAMPLE_TITLES[name],
                 *(_signed(rows.confidences[name], score) for score, _ in shown),
             ]
             for name in SAMPLE_CONFIDENCES[1:]
@@ -306,6 +214,51 @@ def _signed(one: ConfidenceScores, score: str) -> str:
     return shown if interval is None else f"{shown} [{100 * interval[0]:+.1f}, {100 * interval[1]:+.1f}]"
 
 
+def confidences_content(report: ConfidenceReport) -> dict[str, Any]:
+    """`metrics.json`'s `confidences`: how often each occurs, and the scores of those compared.
+
+    `overall`, `groups` and `tasks` hold by name the scores with their intervals and, `less_first`, how they
+    differ from those of the first of `compared`; `ranks_best` and `calibrated_best` say by which `score`, and
+    `less_others` by how much.
+    """
+    by_set = report.by_set
+    return {
+        "n_rows": report.n_rows,
+        "n_compared": report.n_compared,
+        "compared": list(report.compared),
+        "occurrences": {name: asdict(found) for name, found in report.occurrences.items()},
+        OVERALL.lower(): by_set and _compared_content(by_set.overall),
+        "groups": {rows.name: _compared_content(rows) for rows in (by_set.groups if by_set else ())},
+        "tasks": {rows.name: _compared_content(rows) for rows in (by_set.tasks if by_set else ())},
+    }
+
+
+def _compared_content(rows: ComparedRows) -> dict[str, Any]:
+    return {
+        "n": rows.n,
+        "ranks_best": rows.ranks_best and _best_content(rows.ranks_best),
+        "calibrated_best": rows.calibrated_best and _best_content(rows.calibrated_best),
+        "confidences": {name: _scores_content(one, "less_first") for name, one in rows.confidences.items()},
+    }
+
+
+def _best_content(best: Best) -> dict[str, Any]:
+    return {
+        "score": best.score,
+        "name": best.name,
+        "value": best.value,
+        "not_told_apart_from": list(best.not_told_apart),
+        "less_others": {name: less for name, (less, _) in best.others.items()},
+        "less_others_intervals": {name: interval for name, (_, interval) in best.others.items()},
+    }
+
+
+def _scores_content(one: ConfidenceScores, less: str) -> dict[str, Any]:
+    """`less`: the key of the differences; none without it."""
+    content = {**one.scores, "intervals": one.intervals}
+    return content | ({less: one.differences, f"{less}_intervals": one.difference_intervals} if less else {})
+
+
 def samples_content(report: SampleReport) -> dict[str, Any]:
     """`metrics.json`'s `samples`: `n_images`, `overall`, `groups`, `tasks`.
 
@@ -315,13 +268,13 @@ def samples_content(report: SampleReport) -> dict[str, Any]:
     """
     return {
         "n_images": report.n_images,
-        OVERALL.lower(): _samples_section_rows_content(report.overall),
-        "groups": {rows.name: _samples_section_rows_content(rows) for rows in report.groups},
-        "tasks": {rows.name: _samples_section_rows_content(rows) for rows in report.tasks},
+        OVERALL.lower(): _sampled_content(report.overall),
+        "groups": {rows.name: _sampled_content(rows) for rows in report.groups},
+        "tasks": {rows.name: _sampled_content(rows) for rows in report.tasks},
     }
 
 
-def _samples_section_rows_content(rows: SampledRows) -> dict[str, Any]:
+def _sampled_content(rows: SampledRows) -> dict[str, Any]:
     return {
         "n": rows.n,
         "fewest_samples": rows.fewest,
@@ -332,16 +285,11 @@ def _samples_section_rows_content(rows: SampledRows) -> dict[str, Any]:
         "acc_sd_between_samples": rows.spread,
         "agreement": rows.agreement,
         "intervals": {"acc_mean_of_samples": rows.mean_acc_interval, "agreement": rows.agreement_interval},
-        "confidences": {name: _confidence_content(name, one) for name, one in rows.confidences.items()},
-    }
-
-
-def _confidence_content(name: str, one: ConfidenceScores) -> dict[str, Any]:
-    content = {"n_with_confidence": one.n, **one.scores, "intervals": one.intervals}
-    if name == RESPONSE:
-        return content
-    return {
-        **content,
-        "less_response": one.differences,
-        "less_response_intervals": one.difference_intervals,
+        "confidences": {
+            name: {
+                "n_with_confidence": one.n,
+                **_scores_content(one, "" if name == RESPONSE else "less_response"),
+            }
+            for name, one in rows.confidences.items()
+        },
     }

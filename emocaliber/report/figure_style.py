@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from emocaliber.report.summary import OVERALL
+from emocaliber.report.tables import OVERALL
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -80,8 +80,8 @@ def aligned(padded: str) -> str:
     return 2 * (len(padded) - len(number)) * " " + number
 
 
-def encoded(figure: Figure) -> dict[str, bytes]:
-    """The figure as file content per suffix, laid out once."""
+def encoded(figure: Figure, suffixes: Sequence[str] = SUFFIXES) -> dict[str, bytes]:
+    """The figure as file content per suffix, laid out once. A PDF takes longer than all the rest."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_pdf import FigureCanvasPdf
     from matplotlib.text import Text
@@ -90,12 +90,14 @@ def encoded(figure: Figure) -> dict[str, bytes]:
         # A ligature (the "fi" of "Confidence") would be a second font in a PDF, and not found by a search.
         if hasattr(text, "set_fontfeatures"):
             text.set_fontfeatures(["-liga"])
-    png, pdf = io.BytesIO(), io.BytesIO()
     figure.set_dpi(_DOTS_PER_INCH)
-    # The canvases themselves, as `savefig` draws everything twice.
+    png, pdf = io.BytesIO(), io.BytesIO()
+    # The canvases themselves, as `savefig` draws everything twice. The PNG also lays the figure out.
     canvas: Any = FigureCanvasAgg(figure)
     canvas.print_png(png, metadata={"Software": None})
-    figure.set_layout_engine("none")
-    canvas = FigureCanvasPdf(figure)
-    canvas.print_pdf(pdf, metadata=_NO_METADATA)
-    return {".png": png.getvalue(), ".pdf": pdf.getvalue()}
+    if ".pdf" in suffixes:
+        figure.set_layout_engine("none")
+        canvas = FigureCanvasPdf(figure)
+        canvas.print_pdf(pdf, metadata=_NO_METADATA)
+    contents = {".png": png.getvalue(), ".pdf": pdf.getvalue()}
+    return {suffix: contents[suffix] for suffix in suffixes}

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
+import os
+import signal
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from itertools import pairwise
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
 from emocaliber.metrics.calibration import ReliabilityBin
@@ -21,8 +28,8 @@ from emocaliber.report.figure_style import (
     legend_below,
     new_figure,
 )
-from emocaliber.report.summary import OVERALL, Evaluation, Summary
-from emocaliber.report.tables import percent, printable, with_interval
+from emocaliber.report.summary import Evaluation, Summary
+from emocaliber.report.tables import OVERALL, percent, printable, with_interval
 from emocaliber.taxonomy import GROUPS
 
 if TYPE_CHECKING:
@@ -341,23 +348,29 @@ def figure_files() -> tuple[str, ...]:
     return tuple(name + suffix for name in names for suffix in SUFFIXES)
 
 
-def draw_figures(evaluation: Evaluation) -> dict[str, bytes]:
+def draw_figures(
+    evaluation: Evaluation, suffixes: Sequence[str] = SUFFIXES, share: tuple[int, int] = (0, 1)
+) -> dict[str, bytes]:
     """Draw a reliability diagram per group, overall and per task, and the four selective-prediction figures.
 
+    Args:
+        evaluation: what they show; a group without any confidence has none.
+        suffixes: of the files, `.png`, `.pdf` or both.
+        share: (k, n) draws the k-th share of n, from 0.
     Returns:
-        Content per file name, the same bytes for the same numbers; a group without any confidence is left
-        out, so this can be empty.
+        Content per file name, the same bytes for the same numbers; can be empty.
     """
     drawn = [row for row in evaluation.pooled if row.n_with_confidence]
-    if not drawn:
-        return {}
+    figures: dict[str, Callable[[], Figure]] = {}
+    if drawn:  # that of the tasks takes the longest
+        figures[_TASKS] = partial(reliability_of_tasks, evaluation.tasks)
+        figures |= {_reliability(row.name): partial(reliability_diagram, row) for row in drawn}
+        figures |= {name: partial(draw, drawn) for name, draw in _SELECTIVE.items()}
+    number, n_shares = share
+    files: dict[str, bytes] = {}
     with figure_settings():
-        files: dict[str, bytes] = {}
-        for row in drawn:
-            files |= _files(_reliability(row.name), reliability_diagram(row))
-        files |= _files(_TASKS, reliability_of_tasks(evaluation.tasks))
-        for name, draw in _SELECTIVE.items():
-            files |= _files(name, draw(drawn))
+        for name in list(figures)[number::n_shares]:
+            files |= {name + end: content for end, content in encoded(figures[name](), suffixes).items()}
     return files
 
 
@@ -365,5 +378,69 @@ def _reliability(name: str) -> str:
     return f"reliability_{name.lower().replace(' ', '_')}"
 
 
-def _files(name: str, figure: Figure) -> dict[str, bytes]:
-    return {name + suffix: content for suffix, content in encoded(figure).items()}
+class FigureDrawers:
+    """Processes that draw figures beside other work; a context, at whose end they are gone.
+
+    Make it early: they import matplotlib while the rows are still read. On a single core there are none, and
+    `figures` draws.
+    """
+
+    def __init__(self, suffixes: Sequence[str]) -> None:
+        self._suffixes = suffixes
+        n_cores = len(os.sched_getaffinity(0))
+        self._n = 0 if n_cores < 2 else min(n_cores, _MOST_DRAWERS)
+        self._evaluation: Evaluation | None = None
+        self._drawers: list[tuple[BaseProcess, Connection]] = []
+
+    def __enter__(self) -> FigureDrawers:
+        context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+        # They inherit what is blocked: Ctrl-C is for this process, which then ends them.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            for _ in range(self._n):
+                here, there = context.Pipe()
+                process = context.Process(target=_draw_when_told, args=(there,), daemon=True)
+                process.start()
+                there.close()
+                self._drawers.append((process, here))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process, here in self._drawers:
+            process.terminate()
+            process.join()
+            here.close()
+
+    def start(self, evaluation: Evaluation) -> None:
+        """Begin to draw; a process that has died is left out."""
+        self._evaluation = evaluation
+        for number, (_, here) in enumerate(self._drawers):
+            with suppress(OSError):
+                here.send((evaluation, self._suffixes, (number, self._n)))
+
+    def figures(self) -> dict[str, bytes]:
+        """What `draw_figures` gives of the evaluation that was given to `start`."""
+        assert self._evaluation is not None
+        if not self._drawers:
+            return draw_figures(self._evaluation, self._suffixes)
+        files: dict[str, bytes] = {}
+        for number, (_, here) in enumerate(self._drawers):
+            try:
+                files |= here.recv()
+            except (EOFError, OSError):  # it has died, for want of memory perhaps
+                files |= draw_figures(self._evaluation, self._suffixes, (number, self._n))
+        return files
+
+
+_MOST_DRAWERS = 4
+
+
+def _draw_when_told(connection: Connection) -> None:
+    """One drawing process: draw one share and end."""
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure  # noqa: F401
+
+    with suppress(EOFError):  # the process that would have asked has ended
+        connection.send(draw_figures(*connection.recv()))

@@ -10,7 +10,7 @@ from emocaliber.metrics.selective import COVERAGES, RISKS
 from emocaliber.report import tables
 from emocaliber.report.confidences import ConfidenceReport, SampleReport
 from emocaliber.report.confidences_section import confidences_section, samples_section
-from emocaliber.report.summary import Evaluation, Summary, TaskMean, Truth, pooling_warnings
+from emocaliber.report.summary import Evaluation, Summary, TaskMean, ThresholdRow, Truth, pooling_warnings
 from emocaliber.report.tables import free_table, percent, with_interval
 
 Line = Sequence[str]
@@ -73,12 +73,8 @@ def _scores_section(evaluation: Evaluation, title: str, columns: Sequence[tuple[
     def line(name: str, row: Summary | TaskMean) -> Line:
         return [name, *(with_interval(row.scores[score], row.intervals[score]) for score, _ in columns)]
 
-    blocks = [
-        [line(row.name, row) for row in evaluation.tasks],
-        [line(row.name, row) for row in evaluation.groups],
-        [line(row.name, row) for row in [evaluation.overall]],
-        [line(f"{name}, task mean", mean) for name, mean in evaluation.task_means.items()],
-    ]
+    blocks = [[line(row.name, row) for row in block] for block in evaluation.blocks]
+    blocks.append([line(f"{name}, task mean", mean) for name, mean in evaluation.task_means.items()])
     return f"{title}\n" + free_table(["Task/Group", *(heading for _, heading in columns)], blocks)
 
 
@@ -89,9 +85,7 @@ def _chance_section(evaluation: Evaluation) -> str:
         beyond = row.ece is not None and chance is not None and row.ece > chance.p95
         return [row.name, percent(row.ece, 6), *shown, "" if chance is None else "yes" if beyond else "no"]
 
-    blocks = [
-        [line(row) for row in block] for block in (evaluation.tasks, evaluation.groups, [evaluation.overall])
-    ]
+    blocks = [list(map(line, block)) for block in evaluation.blocks]
     columns = ["Task/Group", "ECE", "By chance, mean", "95th percentile", "More than chance"]
     title = "ECE beside that of a perfectly calibrated model with the same confidences\n"
     return title + free_table(columns, blocks)
@@ -116,21 +110,12 @@ def _discrimination_section(evaluation: Evaluation) -> str:
 
 def threshold_section(evaluation: Evaluation) -> str:
     """Accuracy, F1 and coverage per group and confidence threshold, one block a group."""
-    blocks = [
-        [
-            [
-                row.name,
-                at.threshold,
-                *(
-                    with_interval(at.scores[score], at.intervals[score])
-                    for score in ("acc", "f1", "coverage")
-                ),
-                str(at.n),
-            ]
-            for at in row.thresholds
-        ]
-        for row in evaluation.pooled
-    ]
+
+    def line(name: str, at: ThresholdRow) -> Line:
+        shown = (with_interval(at.scores[score], at.intervals[score]) for score in ("acc", "f1", "coverage"))
+        return [name, at.threshold, *shown, str(at.n)]
+
+    blocks = [[line(row.name, at) for at in row.thresholds] for row in evaluation.pooled]
     title = "Answers whose confidence is at least a threshold (Coverage: their share of all rows)\n"
     return title + free_table(["Group", "Conf >=", "Acc", "F1", "Coverage", "#Samples"], blocks)
 
@@ -140,10 +125,7 @@ def truth_section(evaluation: Evaluation) -> str | None:
     overall = evaluation.overall.truth
     if overall is None:
         return None
-    blocks = [
-        [line for row in block if (line := _truth_line(row))]
-        for block in (evaluation.tasks, evaluation.groups, [evaluation.overall])
-    ]
+    blocks = [[_truth_line(row.name, row.truth) for row in block if row.truth] for block in evaluation.blocks]
     columns = ["Task/Group", "Acc", "Bayes Acc", "Acc/Bayes", "Confidence gap", "#Samples"]
     lines = [
         f"Against the true label distributions, known for {overall.n} of {evaluation.overall.n} rows:",
@@ -156,24 +138,18 @@ def truth_section(evaluation: Evaluation) -> str | None:
     return "\n".join([*lines, "", *_forecast_lines(evaluation, overall)])
 
 
-def _truth_line(row: Summary) -> Line | None:
-    truth = row.truth
-    if truth is None:
-        return None
-    scores: Mapping[str, float | None] = {
-        name: getattr(truth, name) for name in ("acc", "bayes_acc", "acc_over_bayes", "gap")
-    }
+def _truth_line(name: str, truth: Truth) -> Line:
+    scores = {score: getattr(truth, score) for score in ("acc", "bayes_acc", "acc_over_bayes", "gap")}
     return [
-        row.name,
-        *(with_interval(score, truth.intervals[name]) for name, score in scores.items()),
+        name,
+        *(with_interval(value, truth.intervals[score]) for score, value in scores.items()),
         str(truth.n),
     ]
 
 
 def _forecast_lines(evaluation: Evaluation, overall: Truth) -> list[str]:
     blocks = [
-        [_forecast_line(row.name, row.truth) for row in block if row.truth is not None]
-        for block in (evaluation.tasks, evaluation.groups, [evaluation.overall])
+        [_forecast_line(row.name, row.truth) for row in block if row.truth] for block in evaluation.blocks
     ]
     columns = ["Task/Group", "Expected Acc", "Soft ECE", "Cross-entropy", "KL", "Brier", "#Forecasts"]
     return [

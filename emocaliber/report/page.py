@@ -15,7 +15,7 @@ import math
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from functools import partial
@@ -26,9 +26,174 @@ from typing import Any, TypedDict
 from emocaliber.images import to_rgb
 from emocaliber.jsonl import PathLike, RecordError, write_text_atomic
 from emocaliber.records import record_candidates, record_images
-from emocaliber.report.confidences_section import CONFIDENCE_TITLES
+from emocaliber.report.tables import CONFIDENCE_TITLES, OVERALL
 from emocaliber.response import SECTIONS, parse
 from emocaliber.scoring import ScoredRow, response_of
+
+MOST_ROWS = 20_000
+"""A browser holds this many well; a page of more responses would be hundreds of MB."""
+
+SMALL_SIDE_PIXELS = 96
+"""The longest side of a picture on the page."""
+_LARGE_SIDE_PIXELS = 256
+_FEW_ROWS = 2000  # up to here a page of larger pictures stays below some 30 MB
+
+
+class PageRow(TypedDict, total=False):
+    """One row as the page shows it; whatever is missing is shown as missing.
+
+    `image` is a path relative to the image root. `status`: `answered`, `unparsed`, `failed`. The reasons and
+    flags are those of `emocaliber.response.ParsedResponse`. `posterior` is the true distribution over the
+    candidates, where it is known.
+    """
+
+    id: str
+    task: str
+    image: str | None
+    candidates: Sequence[str]
+    truth: str | None
+    label: str | None
+    confidence: float | Decimal | None
+    correct: bool
+    status: str
+    label_reason: str | None
+    confidence_reason: str | None
+    flags: Sequence[str]
+    response: str | None
+    error: str | None
+    posterior: Mapping[str, float] | None
+
+
+def page_row(row: ScoredRow, record: Mapping[str, Any]) -> PageRow:
+    """Put a scored row together with what its record holds: the response, or the error (text or object)."""
+    response = record.get("response")
+    if response is None:
+        response = response_of(record)
+    return PageRow(
+        id=row.id,
+        task=row.task,
+        image=(row.image_key or "").split("\n")[0] or None,
+        candidates=row.candidates,
+        truth=row.truth,
+        label=row.label,
+        confidence=row.confidence,
+        correct=row.correct,
+        status=row.status,
+        label_reason=row.label_reason,
+        confidence_reason=row.confidence_reason,
+        flags=sorted(row.flags),
+        response=response if isinstance(response, str) else None,
+        error=_error_text(record),
+        posterior=row.posterior,
+    )
+
+
+def prediction_row(record: Mapping[str, Any]) -> PageRow:
+    """Read a record with a `response` or an `error` as the page shows it, whatever else it lacks."""
+    candidates = _or_none(record_candidates, record) or []
+    images = _or_none(record_images, record) or [None]
+    response = response_of(record)
+    parsed = None if response is None else parse(response, candidates)
+    row = PageRow(
+        id=str(record.get("id", "")),
+        task=str(record.get("task", "")),
+        image=images[0],
+        candidates=candidates,
+        truth=None,
+        status="failed" if parsed is None else "unparsed" if parsed.label is None else "answered",
+        response=response,
+        error=_error_text(record),
+    )
+    if parsed is not None:
+        row["label"], row["confidence"] = parsed.label, parsed.confidence
+        row["label_reason"], row["confidence_reason"] = parsed.label_reason, parsed.confidence_reason
+        row["flags"] = sorted(parsed.flags)
+    return row
+
+
+def _error_text(record: Mapping[str, Any]) -> str | None:
+    error = record.get("error")
+    if isinstance(error, Mapping):
+        error = ": ".join(str(error[key]) for key in ("type", "message") if error.get(key))
+    return None if error is None else str(error)
+
+
+def _or_none(read: Callable[[Mapping[str, Any]], Any], record: Mapping[str, Any]) -> Any:
+    try:
+        return read(record)
+    except RecordError:
+        return None
+
+
+def write_page(
+    path: PathLike,
+    metrics: Mapping[str, Any],
+    rows: Iterable[PageRow | Mapping[str, Any]],
+    *,
+    title: str,
+    image_root: Path | None,
+    has_truth: bool = True,
+    longest_side: int = SMALL_SIDE_PIXELS,
+) -> None:
+    """Write the page: afterwards the file holds all of it, or what it held before.
+
+    Args:
+        metrics: the content of `metrics.json`; of everything in it, anything may be missing or null.
+        rows: in the order in which the page lists them.
+        title: the name of the run.
+        image_root: what the rows' images are relative to, to put small copies of them into the page; nothing
+            outside it is read, and an image that cannot be read has none. None for no copies.
+        has_truth: False for rows of which no truth is known: a page without numbers, truths and verdicts.
+        longest_side: of the copies, in pixels.
+    """
+    listed: list[Mapping[str, Any]] = list(rows)
+    wanted = [row.get("image") for row in listed]
+    pictures: list[str] = []
+    places: list[int | None] = [None] * len(listed)
+    if image_root is not None:
+        pictures, places = thumbnails_of(wanted, image_root, longest_side)
+    content = {"title": title, "has_truth": has_truth, **numbers(metrics), **packed_rows(listed, places)}
+    write_text_atomic(path, _filled(title, content, pictures))
+
+
+def write_prediction_page(
+    path: PathLike,
+    records: Sequence[Mapping[str, Any]],
+    *,
+    title: str,
+    image_root: Path | None,
+    facts: Mapping[str, str] | None = None,
+) -> None:
+    """Write the page: afterwards the file holds all of it, or what it held before.
+
+    Args:
+        path: of the page, one file that needs no network.
+        records: with a `response` or an `error` each; no truth is looked for.
+        title: the name of the run.
+        image_root: as `emocaliber.report.page.write_page` has it.
+        facts: what else the head of the page says of the run, by name.
+    """
+    rows = [prediction_row(record) for record in records[:MOST_ROWS]]
+    status = Counter(row["status"] for row in rows)
+    counts = {"n": len(rows), **{name: status[name] for name in ("answered", "unparsed", "failed")}}
+    warnings = []
+    if len(records) > MOST_ROWS:
+        warnings = [f"Only the first {MOST_ROWS:,} of {len(records):,} rows are on this page."]
+    write_page(
+        path,
+        {
+            **(facts or {}),
+            "overall": {"samples": counts},
+            "tasks": {row["task"]: {} for row in rows},
+            "warnings": warnings,
+        },
+        rows,
+        title=title,
+        image_root=image_root,
+        has_truth=False,
+        longest_side=_LARGE_SIDE_PIXELS if len(rows) <= _FEW_ROWS else SMALL_SIDE_PIXELS,
+    )
+
 
 _NOT_SHOWN = {"thresholds"}  # of a summary
 _NOT_FACTS = {
@@ -37,9 +202,8 @@ _NOT_FACTS = {
     "confidences",  # a table of its own
 }
 _MOST_CURVE_POINTS = 400
-_DIGITS = (
-    12  # of a number: rounded far beyond the four that the page shows, so that it shows the same as the log
-)
+# Of a number: rounded far beyond the four that the page shows, so that it shows the same as the log.
+_DIGITS = 12
 
 
 def numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,18 +216,17 @@ def numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "warnings": [str(text) for text in metrics.get("warnings") or ()],
         "tasks": [{"name": str(name), "samples": _summary(task)} for name, task in tasks.items()],
         "groups": [{"name": str(name), **_pooled(group)} for name, group in groups.items()],
-        "overall": {"name": "Overall", **_pooled(metrics.get("overall"))},
+        "overall": {"name": OVERALL, **_pooled(metrics.get("overall"))},
         "confidences": _compared(_mapping(metrics.get("confidences"))),
     }
 
 
 def _compared(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The scores of several confidences on the same rows: of each task, of each group, of all."""
-
     overall = _mapping(content.get("overall"))
     sets = [("task", name, one) for name, one in _mapping(content.get("tasks")).items()]
     sets += [("group", name, one) for name, one in _mapping(content.get("groups")).items()]
-    sets += [("overall", "Overall", overall)] if overall else []
+    sets += [("overall", OVERALL, overall)] if overall else []
     return [
         {
             "kind": kind,
@@ -172,14 +335,13 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-LONGEST_SIDE_PIXELS = 96
 _JPEG_QUALITY = 60
 _MOST_THREADS = 8
 _MOST_PIXELS = 50_000_000  # of an image: decoded, as many take 200 MB in each thread
 
 
 def thumbnails_of(
-    images: Sequence[Any], root: Path, longest_side: int = LONGEST_SIDE_PIXELS
+    images: Sequence[Any], root: Path, longest_side: int = SMALL_SIDE_PIXELS
 ) -> tuple[list[str], list[int | None]]:
     """Make one thumbnail a file.
 
@@ -235,88 +397,6 @@ _SCRIPTS = ("dom.js", "tables.js", "charts.js", "confusion.js", "filters.js", "s
 _NUMBERS = re.compile(r"<!-- numbers -->\n(.*?)<!-- end of numbers -->\n", re.DOTALL)
 
 
-class PageRow(TypedDict, total=False):
-    """One row as the page shows it; whatever is missing is shown as missing.
-
-    `image` is a path relative to the image root. `status`: `answered`, `unparsed`, `failed`. The reasons and
-    flags are those of `emocaliber.response.ParsedResponse`. `posterior` is the true distribution over the
-    candidates, where it is known.
-    """
-
-    id: str
-    task: str
-    image: str | None
-    candidates: Sequence[str]
-    truth: str | None
-    label: str | None
-    confidence: float | Decimal | None
-    correct: bool
-    status: str
-    label_reason: str | None
-    confidence_reason: str | None
-    flags: Sequence[str]
-    response: str | None
-    error: str | None
-    posterior: Mapping[str, float] | None
-
-
-def page_row(row: ScoredRow, record: Mapping[str, Any], image: str | None) -> PageRow:
-    """Put a scored row together with what its record holds: the response, or the error (text or object)."""
-    error, response = record.get("error"), record.get("response")
-    if response is None:
-        response = response_of(record)
-    if isinstance(error, Mapping):
-        error = ": ".join(str(error[key]) for key in ("type", "message") if error.get(key))
-    return PageRow(
-        id=row.id,
-        task=row.task,
-        image=image,
-        candidates=row.candidates,
-        truth=row.truth,
-        label=row.label,
-        confidence=row.confidence,
-        correct=row.correct,
-        status=row.status,
-        label_reason=row.label_reason,
-        confidence_reason=row.confidence_reason,
-        flags=sorted(row.flags),
-        response=response if isinstance(response, str) else None,
-        error=None if error is None else str(error),
-        posterior=row.posterior,
-    )
-
-
-def write_page(
-    path: PathLike,
-    metrics: Mapping[str, Any],
-    rows: Iterable[PageRow | Mapping[str, Any]],
-    *,
-    title: str,
-    image_root: Path | None,
-    has_truth: bool = True,
-    longest_side: int = LONGEST_SIDE_PIXELS,
-) -> None:
-    """Write the page: afterwards the file holds all of it, or what it held before.
-
-    Args:
-        metrics: the content of `metrics.json`; of everything in it, anything may be missing or null.
-        rows: in the order in which the page lists them.
-        title: the name of the run.
-        image_root: what the rows' images are relative to, to put small copies of them into the page; nothing
-            outside it is read, and an image that cannot be read has none. None for no copies.
-        has_truth: False for rows of which no truth is known: a page without numbers, truths and verdicts.
-        longest_side: of the copies, in pixels.
-    """
-    listed: list[Mapping[str, Any]] = list(rows)
-    wanted = [row.get("image") for row in listed]
-    pictures: list[str] = []
-    places: list[int | None] = [None] * len(listed)
-    if image_root is not None:
-        pictures, places = thumbnails_of(wanted, image_root, longest_side)
-    content = {"title": title, "has_truth": has_truth, **numbers(metrics), **packed_rows(listed, places)}
-    write_text_atomic(path, _filled(title, content, pictures))
-
-
 def _filled(title: str, content: Mapping[str, Any], pictures: Sequence[str]) -> str:
     script = "(() => {\n" + "\n".join(_asset(name) for name in _SCRIPTS) + "})();\n"
     style = _asset("style.css")
@@ -351,83 +431,3 @@ def _embedded(content: Any) -> str:
     """JSON for a script element: no markup characters, and ASCII, so that a lone surrogate is an escape."""
     text = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-MOST_ROWS = 20_000
-"""A browser holds this many well; the page of more rows shows the first ones."""
-
-_FEW_ROWS = 2000  # up to here a page of larger pictures stays below some 30 MB
-_LARGE_SIDE_PIXELS = 256
-_SMALL_SIDE_PIXELS = 96
-
-
-def prediction_row(record: Mapping[str, Any]) -> PageRow:
-    """Read a record with a `response` or an `error` as the page shows it, whatever else it lacks."""
-    candidates = _or_none(record_candidates, record) or []
-    images = _or_none(record_images, record) or [None]
-    response = response_of(record)
-    parsed = None if response is None else parse(response, candidates)
-    error = record.get("error")
-    if isinstance(error, Mapping):
-        error = ": ".join(str(error[key]) for key in ("type", "message") if error.get(key))
-    row = PageRow(
-        id=str(record.get("id", "")),
-        task=str(record.get("task", "")),
-        image=images[0],
-        candidates=candidates,
-        truth=None,
-        status="failed" if parsed is None else "unparsed" if parsed.label is None else "answered",
-        response=response,
-        error=None if error is None else str(error),
-    )
-    if parsed is not None:
-        row["label"], row["confidence"] = parsed.label, parsed.confidence
-        row["label_reason"], row["confidence_reason"] = parsed.label_reason, parsed.confidence_reason
-        row["flags"] = sorted(parsed.flags)
-    return row
-
-
-def _or_none(read: Any, record: Mapping[str, Any]) -> Any:
-    try:
-        return read(record)
-    except RecordError:
-        return None
-
-
-def write_prediction_page(
-    path: PathLike,
-    records: Sequence[Mapping[str, Any]],
-    *,
-    title: str,
-    image_root: Path | None,
-    facts: Mapping[str, str] | None = None,
-) -> None:
-    """Write the page: afterwards the file holds all of it, or what it held before.
-
-    Args:
-        path: of the page, one file that needs no network.
-        records: with a `response` or an `error` each; no truth is looked for.
-        title: the name of the run.
-        image_root: as `emocaliber.report.page.write_page` has it.
-        facts: what else the head of the page says of the run, by name.
-    """
-    rows = [prediction_row(record) for record in records[:MOST_ROWS]]
-    status = Counter(row["status"] for row in rows)
-    counts = {"n": len(rows), **{name: status[name] for name in ("answered", "unparsed", "failed")}}
-    warnings = []
-    if len(records) > MOST_ROWS:
-        warnings = [f"Only the first {MOST_ROWS:,} of {len(records):,} rows are on this page."]
-    write_page(
-        path,
-        {
-            **(facts or {}),
-            "overall": {"samples": counts},
-            "tasks": {row["task"]: {} for row in rows},
-            "warnings": warnings,
-        },
-        rows,
-        title=title,
-        image_root=image_root,
-        has_truth=False,
-        longest_side=_LARGE_SIDE_PIXELS if len(rows) <= _FEW_ROWS else _SMALL_SIDE_PIXELS,
-    )

@@ -30,14 +30,27 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from emocaliber.report import tables
-from emocaliber.report.tables import percent, short_name
+from emocaliber.report.tables import OVERALL, TaskSet, percent, short_name, task_sets
 from emocaliber.scoring import ScoredRow, response_of
-from emocaliber.taxonomy import GROUPS, task_sort_key
 
-N_BINS = 10
+UNKNOWN = "unknown"
 
-# np.linspace(0, 1, 11) to the bit: 3 * 0.1, 6 * 0.1 and 7 * 0.1 lie one float above 0.3, 0.6 and 0.7.
-_BIN_EDGES = tuple(index * 0.1 for index in range(N_BINS + 1))
+ROW_FAULTS = {
+    "whole_response_scan": "Overall scans the whole response, reasoning included, and finds another label",
+    "substring": "the label is the first candidate that is a substring of the answer, else unknown",
+    "multiline_answer": "the answer tag spans lines and is not matched; the whole response is scanned",
+    "no_answer_tag": "no answer tag is closed; the whole response is scanned, reasoning included",
+    "bin_edge": "ECE bins have float edges: 1.0 is in no bin, 0.3, 0.6 and 0.7 are one bin low",
+    "unparsable_confidence": "float() does not read the confidence; the row is left out",
+    "clipped": "a confidence outside [0, 1] is clipped; the default reads it as percent, or not at all",
+    "other_confidence_tag": "float() of the first confidence tag, reasoning included, is another value",
+}
+"""What can make a row come out differently than by the default protocol."""
+FAULTS = ROW_FAULTS | {
+    "rows_without_confidence": "metric_conf.log is over rows with a confidence, beside #Samples of all",
+    "not_printed": "a task and Overall have no ECE, Brier and ROC AUC",
+}
+"""What makes a number differ, by the name under which its rows are counted."""
 
 
 class Outcome(NamedTuple):
@@ -49,8 +62,41 @@ class Outcome(NamedTuple):
     confidence: float | None
 
 
-Counted = Iterable[tuple[Outcome, int]]
-"""Outcomes with the number of their rows."""
+def tag_content(response: str, name: str) -> str | None:
+    """What `re.search(f"<{name}>(.*?)</{name}>", response)` finds, in linear time; None if nothing."""
+    for line in response.split("\n"):
+        content, closing_tag, _ = line.partition(f"<{name}>")[2].partition(f"</{name}>")
+        if closing_tag:
+            return content
+    return None
+
+
+def first_candidate(text: str, candidates: Sequence[str]) -> str | None:
+    """The first candidate, in list order, that is a substring of the lower-cased text."""
+    lowered = text.lower()
+    return next((candidate for candidate in candidates if candidate.lower() in lowered), None)
+
+
+def read_confidence(response: str) -> tuple[float | None, bool]:
+    """The confidence in [0, 1], None if it does not parse, and whether it was outside and is clipped."""
+    try:
+        stated = float(tag_content(response, "confidence") or "nan")
+    except ValueError:
+        return None, False
+    if math.isnan(stated):
+        return None, False
+    clipped = min(max(stated, 0.0), 1.0)
+    return clipped, clipped != stated
+
+
+N_BINS = 10
+
+# np.linspace(0, 1, 11) to the bit: 3 * 0.1, 6 * 0.1 and 7 * 0.1 lie one float above 0.3, 0.6 and 0.7.
+_BIN_EDGES = tuple(index * 0.1 for index in range(N_BINS + 1))
+
+
+Counted = Mapping[Outcome, int]
+"""How many rows come to each outcome."""
 Pairs = Counter[tuple[str, str]]
 """Rows per (truth, label)."""
 
@@ -73,10 +119,21 @@ class Kept(NamedTuple):
     coverage: float | None
 
 
+def with_confidence(counted: Counted, threshold: float = 0.0) -> Counter[Outcome]:
+    """Those whose confidence parses and is at least the threshold."""
+    return Counter(
+        {
+            outcome: n
+            for outcome, n in counted.items()
+            if outcome.confidence is not None and outcome.confidence >= threshold
+        }
+    )
+
+
 def count_pairs(counted: Counted, *, reads_scan: bool = False) -> Pairs:
     """Count rows per (truth, label), the label being the one that Overall uses if `reads_scan`."""
     pairs: Pairs = Counter()
-    for outcome, n in counted:
+    for outcome, n in counted.items():
         pairs[outcome.truth, outcome.scanned if reads_scan else outcome.label] += n
     return pairs
 
@@ -105,10 +162,10 @@ def confidence_levels(counted: Counted) -> list[Level]:
     """Rows per confidence, lowest first; a row without a confidence is in none."""
     n_rows: Counter[float] = Counter()
     n_right: Counter[float] = Counter()
-    for outcome, n in counted:
+    for outcome, n in counted.items():
         if outcome.confidence is not None:
             n_rows[outcome.confidence] += n
-            n_right[outcome.confidence] += n if outcome.label == outcome.truth else 0
+            n_right[outcome.confidence] += n * (outcome.label == outcome.truth)
     return [Level(confidence, n_rows[confidence], n_right[confidence]) for confidence in sorted(n_rows)]
 
 
@@ -157,183 +214,16 @@ def auroc(levels: Sequence[Level]) -> float | None:
 
 def threshold_rows(counted: Counted) -> list[Kept]:
     """Acc, F1 and coverage of the rows with c >= 0.1 ... 0.9; coverage is among rows with a confidence."""
-    stated = [(item[0].confidence, item) for item in counted if item[0].confidence is not None]
-    n_stated = sum(n for _, (_, n) in stated)
+    n_stated = with_confidence(counted).total()
     table = []
-    for tenth in range(1, 10):
-        kept = count_pairs(item for confidence, item in stated if confidence >= tenth / 10)
+    for threshold in (tenth / 10 for tenth in range(1, 10)):
+        kept = count_pairs(with_confidence(counted, threshold))
         coverage = kept.total() / n_stated if n_stated else None
-        table.append(Kept(tenth / 10, kept.total(), accuracy(kept), weighted_f1(kept), coverage))
+        table.append(Kept(threshold, kept.total(), accuracy(kept), weighted_f1(kept), coverage))
     return table
 
 
-FAULTS = {
-    "whole_response_scan": "Overall scans the whole response, reasoning included, and finds another label",
-    "substring": "the label is the first candidate that is a substring of the answer, else unknown",
-    "multiline_answer": "the answer tag spans lines and is not matched; the whole response is scanned",
-    "no_answer_tag": "no answer tag is closed; the whole response is scanned, reasoning included",
-    "bin_edge": "ECE bins have float edges: 1.0 is in no bin, 0.3, 0.6 and 0.7 are one bin low",
-    "unparsable_confidence": "float() does not read the confidence; the row is left out",
-    "clipped": "a confidence outside [0, 1] is clipped; the default reads it as percent, or not at all",
-    "other_confidence_tag": "float() of the first confidence tag, reasoning included, is another value",
-    "rows_without_confidence": "metric_conf.log is over rows with a confidence, beside #Samples of all",
-    "not_printed": "a task and Overall have no ECE, Brier and ROC AUC",
-}
-"""What makes a number differ, by the name under which its rows are counted."""
-
-_LABEL = ("substring", "multiline_answer", "no_answer_tag")
-_CONFIDENCE = ("unparsable_confidence", "clipped", "other_confidence_tag")
 _CALIBRATION = ("ece", "brier", "auroc")
-_TITLES = {"acc": "Acc", "f1": "F1", "ece": "ECE", "brier": "Brier", "auroc": "ROC AUC"}
-
-
-def protocol_difference(
-    paper: Mapping[str, Any], default: Mapping[str, Any]
-) -> tuple[str, list[dict[str, Any]]]:
-    """Compare the two protocols on the same rows, number by number as printed.
-
-    Args:
-        paper: `PaperProtocol.scores()`.
-        default: the content of the default protocol's metrics.json.
-    Returns:
-        A section for people, which ends without a line break, and one entry for each number that differs:
-        `level` (task, group, overall), `name`, `score` (acc, f1, ece, brier, auroc), `log` (the file that
-        holds the number), `default` and `paper` (in [0, 1] or None), and `rows`: by name of `FAULTS`, how
-        many rows come out differently by it.
-    Raises:
-        ValueError: the two are not of the same rows.
-    """
-    numbers = [number for level in _levels(paper, default) for number in _differing(*level)]
-    return _text(numbers), numbers
-
-
-def _levels(
-    paper: Mapping[str, Any], default: Mapping[str, Any]
-) -> Iterator[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]]:
-    """Give what is to be compared: level, name, scores by the paper, scores by default."""
-    try:
-        levels = [("task", name, scores, default["tasks"][name]) for name, scores in paper["tasks"].items()]
-        for name, scores in paper["groups"].items():
-            levels.append(("group", name, scores, default["groups"][name]["samples"]))
-        levels.append(("overall", "Overall", paper["overall"], default["overall"]["samples"]))
-    except KeyError as missing:
-        raise ValueError(f"the default metrics lack {missing}; give those of the same predictions") from None
-    for level, name, by_paper, by_default in levels:
-        if by_paper["n"] != by_default["n"]:
-            raise ValueError(
-                f"{name} has {by_paper['n']} rows by paper and {by_default['n']} by default; "
-                "give the metrics of the same predictions"
-            )
-        yield level, name, by_paper, by_default
-
-
-def _differing(
-    level: str, name: str, paper: Mapping[str, Any], default: Mapping[str, Any]
-) -> Iterator[dict[str, Any]]:
-    for log, score, key in _printed(level, paper):
-        if percent(paper[key]) != percent(default[score]):
-            yield {
-                "level": level,
-                "name": name,
-                "score": score,
-                "log": log,
-                "default": default[score],
-                "paper": paper[key],
-                "rows": _rows(level, log, score, paper),
-            }
-
-
-def _printed(level: str, paper: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Give each number once: the log that prints it, its score, its key by the paper.
-
-    metric_conf.log has Acc and F1 of a task and of Overall again; they count where they differ by themselves.
-    """
-    for score in ("acc", "f1"):
-        if level != "group":
-            yield "metric.log", score, score
-        if level == "group" or percent(paper[f"{score}_with_confidence"]) != percent(paper[score]):
-            yield "metric_conf.log", score, f"{score}_with_confidence"
-    for score in _CALIBRATION:
-        yield "metric_conf.log", score, score
-
-
-def _rows(level: str, log: str, score: str, paper: Mapping[str, Any]) -> dict[str, int]:
-    """Count the rows of each fault that bears on a number."""
-    if score in _CALIBRATION and level != "group":
-        return {"not_printed": paper["n"]}
-    names = [*(("whole_response_scan",) if level == "overall" else ()), *_LABEL]
-    if score in _CALIBRATION:
-        names += [*(("bin_edge",) if score == "ece" else ()), *_CONFIDENCE]
-    rows = {name: paper["faults"][name] for name in names}
-    if log == "metric_conf.log" and score not in _CALIBRATION:
-        rows["rows_without_confidence"] = paper["n"] - paper["n_with_confidence"]
-    return {name: n for name, n in rows.items() if n}
-
-
-def _text(numbers: Iterable[Mapping[str, Any]]) -> str:
-    lines = [
-        "protocol_difference: default -> paper (its logs), in percent, and the rows that make the difference"
-    ]
-    reasons = set()
-    for number in numbers:
-        reasons |= set(number["rows"])
-        if "not_printed" not in number["rows"]:
-            lines.append(_line(number))
-    if "not_printed" in reasons:
-        lines.append("  ECE, Brier and ROC AUC of every task and of Overall -> N/A (not_printed)")
-    if len(lines) == 1:
-        lines.append("  no printed number differs")
-    return "\n".join([*lines, *(f"{name}: {why}" for name, why in FAULTS.items() if name in reasons)])
-
-
-def _line(number: Mapping[str, Any]) -> str:
-    title = f"{short_name(number['name'])} {_TITLES[number['score']]}"
-    if number["level"] != "group" and number["log"] == "metric_conf.log":
-        title += " in metric_conf.log"
-    why = ", ".join(f"{name} {n}" for name, n in number["rows"].items()) or "no fault counted"
-    return f"  {title}: {percent(number['default'])} -> {percent(number['paper'])} ({why})"
-
-
-def tag_content(response: str, name: str) -> str | None:
-    """What `re.search(f"<{name}>(.*?)</{name}>", response)` finds, in linear time; None if nothing."""
-    for line in response.split("\n"):
-        content, closing_tag, _ = line.partition(f"<{name}>")[2].partition(f"</{name}>")
-        if closing_tag:
-            return content
-    return None
-
-
-def first_candidate(text: str, candidates: Sequence[str]) -> str | None:
-    """The first candidate, in list order, that is a substring of the lower-cased text."""
-    lowered = text.lower()
-    return next((candidate for candidate in candidates if candidate.lower() in lowered), None)
-
-
-def read_confidence(response: str) -> tuple[float | None, bool]:
-    """The confidence in [0, 1], None if it does not parse, and whether it was outside and is clipped."""
-    try:
-        stated = float(tag_content(response, "confidence") or "nan")
-    except ValueError:
-        return None, False
-    if math.isnan(stated):
-        return None, False
-    clipped = min(max(stated, 0.0), 1.0)
-    return clipped, clipped != stated
-
-
-UNKNOWN = "unknown"
-ROW_FAULTS = (
-    "whole_response_scan",
-    "substring",
-    "multiline_answer",
-    "no_answer_tag",
-    "bin_edge",
-    "unparsable_confidence",
-    "clipped",
-    "other_confidence_tag",
-)
-"""What can make a row come out differently than by the default protocol; told in `paper_difference`."""
-
 _STATUS = ("answered", "unparsed", "failed")
 _THRESHOLD_COLUMNS = ("Group", "Conf >=", "Acc", "F1", "Coverage", "#Samples")
 _THRESHOLD_TITLE = "Answers whose confidence is at least a threshold (Coverage: share of the rows with one)"
@@ -341,7 +231,7 @@ _THRESHOLD_TITLE = "Answers whose confidence is at least a threshold (Coverage: 
 
 @dataclass
 class _Rows:
-    """The rows of a task: how many of each outcome, of each status, and with each fault."""
+    """The rows of some tasks: how many of each outcome, of each status, and with each fault."""
 
     group: str | None
     outcomes: Counter[Outcome] = field(default_factory=Counter)
@@ -390,20 +280,33 @@ class PaperProtocol:
         metric_conf.log; `acc_with_confidence` and `f1_with_confidence` are those of metric_conf.log.
         """
         if self._known_scores is None:
-            tasks = {name: self._tasks[name] for name in sorted(self._tasks, key=task_sort_key)}
-            members = {group: self._members(group) for group in GROUPS}
-            self._known_scores = {
-                "tasks": {name: _scores([rows]) for name, rows in tasks.items()},
-                "groups": {group: _group_scores(rows) for group, rows in members.items() if rows},
-                "overall": _scores(list(tasks.values()), reads_scan=True),
-            }
+            found: dict[str, Any] = {"tasks": {}, "groups": {}}
+            for one in self._sets():
+                rows = self._together(one)
+                if one.kind == "task":
+                    found["tasks"][one.name] = _scores(rows)
+                elif one.kind == "group":
+                    found["groups"][one.name] = _group_scores(rows)
+                else:
+                    found["overall"] = _scores(rows, reads_scan=True)
+            self._known_scores = found
         return self._known_scores
+
+    def _sets(self) -> tuple[TaskSet, ...]:
+        return task_sets(self._tasks, {name: rows.group for name, rows in self._tasks.items()})
+
+    def _together(self, one: TaskSet) -> _Rows:
+        together = _Rows(None)
+        for name in one.tasks:
+            together.outcomes.update(self._tasks[name].outcomes)
+            together.counts.update(self._tasks[name].counts)
+        return together
 
     def metric_log(self) -> str:
         """The text of `metric.log`: the published table, row counts, tab-separated lines."""
         scores = self.scores()
         tasks = [_metric_row(name, task) for name, task in scores["tasks"].items()]
-        overall = _metric_row("Overall", scores["overall"])
+        overall = _metric_row(OVERALL, scores["overall"])
         part = "\n".join([tables.metric_table(tasks, overall), *_row_counts(scores["overall"])])
         return f"{part}\n\n{tables.tab_separated([*tasks, overall], tables.ACCURACY_FIELDS)}\n"
 
@@ -412,23 +315,22 @@ class PaperProtocol:
         scores = self.scores()
         tasks = [_confidence_row(name, task) for name, task in scores["tasks"].items()]
         groups = [_confidence_row(name, group) for name, group in scores["groups"].items()]
-        overall = _confidence_row("Overall", scores["overall"])
+        overall = _confidence_row(OVERALL, scores["overall"])
         lines = [
             tables.confidence_table(tasks, groups, overall),
             *_row_counts(scores["overall"]),
             f"Confidence: {scores['overall']['n_with_confidence']} of {overall.n} rows have one that parses",
             "  (every number of the table but #Samples is over these)",
         ]
-        blocks = [_threshold_block(group, self._members(group)) for group in scores["groups"]]
+        blocks = [
+            _threshold_block(one.name, self._together(one)) for one in self._sets() if one.kind == "group"
+        ]
         parts = [
             "\n".join(lines),
             *([f"{_THRESHOLD_TITLE}\n{tables.free_table(_THRESHOLD_COLUMNS, blocks)}"] if blocks else []),
             tables.tab_separated([*tasks, *groups, overall], tables.CONFIDENCE_FIELDS),
         ]
         return "\n\n".join(parts) + "\n"
-
-    def _members(self, group: str) -> list[_Rows]:
-        return [rows for rows in self._tasks.values() if rows.group == group]
 
 
 def _label_faults(
@@ -450,36 +352,26 @@ def _confidence_faults(confidence: float | None, is_clipped: bool, scored: Score
         yield "bin_edge"
 
 
-def _counted(members: Iterable[_Rows]) -> list[tuple[Outcome, int]]:
-    return [item for rows in members for item in rows.outcomes.items()]
-
-
-def _scores(members: Sequence[_Rows], *, reads_scan: bool = False) -> dict[str, Any]:
+def _scores(rows: _Rows, *, reads_scan: bool = False) -> dict[str, Any]:
     """The numbers of a task or of Overall, which have no calibration."""
-    counted = _counted(members)
-    stated = [item for item in counted if item[0].confidence is not None]
-    pairs, stated_pairs = (count_pairs(rows, reads_scan=reads_scan) for rows in (counted, stated))
-    counts: Counter[str] = Counter()
-    for rows in members:
-        counts.update(rows.counts)
+    pairs = count_pairs(rows.outcomes, reads_scan=reads_scan)
+    stated_pairs = count_pairs(with_confidence(rows.outcomes), reads_scan=reads_scan)
     return {
         "n": pairs.total(),
         "n_with_confidence": stated_pairs.total(),
-        **{status: counts[status] for status in _STATUS},
+        **{status: rows.counts[status] for status in _STATUS},
         "acc": accuracy(pairs),
         "f1": weighted_f1(pairs),
-        "ece": None,
-        "brier": None,
-        "auroc": None,
+        **dict.fromkeys(_CALIBRATION),
         "acc_with_confidence": accuracy(stated_pairs),
         "f1_with_confidence": weighted_f1(stated_pairs),
-        "faults": {fault: counts[fault] for fault in ROW_FAULTS},
+        "faults": {fault: rows.counts[fault] for fault in ROW_FAULTS},
     }
 
 
-def _group_scores(members: Sequence[_Rows]) -> dict[str, Any]:
-    scores = _scores(members)
-    levels = confidence_levels(_counted(members))
+def _group_scores(rows: _Rows) -> dict[str, Any]:
+    scores = _scores(rows)
+    levels = confidence_levels(rows.outcomes)
     return {
         **scores,
         "acc": scores["acc_with_confidence"],
@@ -500,23 +392,21 @@ def _confidence_row(name: str, scores: Mapping[str, Any]) -> tables.Scores:
         n=scores["n"],  # all rows, beside numbers over those with a confidence
         acc=scores["acc_with_confidence"],
         f1=scores["f1_with_confidence"],
-        ece=scores["ece"],
-        brier=scores["brier"],
-        auroc=scores["auroc"],
+        **{name: scores[name] for name in _CALIBRATION},
     )
 
 
-def _threshold_block(group: str, members: Sequence[_Rows]) -> list[list[str]]:
+def _threshold_block(group: str, rows: _Rows) -> list[list[str]]:
     return [
         [
             group,
             f"{kept.threshold:.1f}",
-            tables.percent(kept.acc, 6),
-            tables.percent(kept.f1, 6),
-            tables.percent(kept.coverage, 8),
+            percent(kept.acc, 6),
+            percent(kept.f1, 6),
+            percent(kept.coverage, 8),
             str(kept.n),
         ]
-        for kept in threshold_rows(_counted(members))
+        for kept in threshold_rows(rows.outcomes)
     ]
 
 
@@ -527,3 +417,115 @@ def _row_counts(overall: Mapping[str, Any]) -> list[str]:
         "  (an unparsed or failed row counts as the label unknown)",
         "Protocol: paper, the published evaluator's arithmetic with its faults; for comparison only",
     ]
+
+
+_LABEL = ("substring", "multiline_answer", "no_answer_tag")
+_CONFIDENCE = ("unparsable_confidence", "clipped", "other_confidence_tag")
+_TITLES = {"acc": "Acc", "f1": "F1", "ece": "ECE", "brier": "Brier", "auroc": "ROC AUC"}
+
+
+def protocol_difference(
+    paper: Mapping[str, Any], default: Mapping[str, Any]
+) -> tuple[str, list[dict[str, Any]]]:
+    """Compare the two protocols on the same rows, number by number as printed.
+
+    Args:
+        paper: `PaperProtocol.scores()`.
+        default: the content of the default protocol's metrics.json.
+    Returns:
+        A section for people, which ends without a line break, and one entry for each number that differs:
+        `level` (task, group, overall), `name`, `score` (acc, f1, ece, brier, auroc), `log` (the file that
+        holds the number), `default` and `paper` (in [0, 1] or None), and `rows`: by name of `FAULTS`, how
+        many rows come out differently by it.
+    Raises:
+        ValueError: the two are not of the same rows.
+    """
+    numbers = [number for level in _levels(paper, default) for number in _differing(*level)]
+    return _difference_text(numbers), numbers
+
+
+def _levels(
+    paper: Mapping[str, Any], default: Mapping[str, Any]
+) -> Iterator[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]]:
+    """Give what is to be compared: level, name, scores by the paper, scores by default."""
+    try:
+        levels = [("task", name, scores, default["tasks"][name]) for name, scores in paper["tasks"].items()]
+        for name, scores in paper["groups"].items():
+            levels.append(("group", name, scores, default["groups"][name]["samples"]))
+        levels.append(("overall", OVERALL, paper["overall"], default["overall"]["samples"]))
+    except KeyError as missing:
+        raise ValueError(f"the default metrics lack {missing}; give those of the same predictions") from None
+    for level, name, by_paper, by_default in levels:
+        if by_paper["n"] != by_default["n"]:
+            raise ValueError(
+                f"{name} has {by_paper['n']} rows by paper and {by_default['n']} by default; "
+                "give the metrics of the same predictions"
+            )
+        yield level, name, by_paper, by_default
+
+
+def _differing(
+    level: str, name: str, paper: Mapping[str, Any], default: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    for log, score, key in _printed(level, paper):
+        if percent(paper[key]) != percent(default[score]):
+            yield {
+                "level": level,
+                "name": name,
+                "score": score,
+                "log": log,
+                "default": default[score],
+                "paper": paper[key],
+                "rows": _faulty_rows(level, log, score, paper),
+            }
+
+
+def _printed(level: str, paper: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Give each number once: the log that prints it, its score, its key by the paper.
+
+    metric_conf.log has Acc and F1 of a task and of Overall again; they count where they differ by themselves.
+    """
+    for score in ("acc", "f1"):
+        if level != "group":
+            yield "metric.log", score, score
+        if level == "group" or percent(paper[f"{score}_with_confidence"]) != percent(paper[score]):
+            yield "metric_conf.log", score, f"{score}_with_confidence"
+    for score in _CALIBRATION:
+        yield "metric_conf.log", score, score
+
+
+def _faulty_rows(level: str, log: str, score: str, paper: Mapping[str, Any]) -> dict[str, int]:
+    """Count the rows of each fault that bears on a number."""
+    if score in _CALIBRATION and level != "group":
+        return {"not_printed": paper["n"]}
+    names = [*(("whole_response_scan",) if level == "overall" else ()), *_LABEL]
+    if score in _CALIBRATION:
+        names += [*(("bin_edge",) if score == "ece" else ()), *_CONFIDENCE]
+    rows = {name: paper["faults"][name] for name in names}
+    if log == "metric_conf.log" and score not in _CALIBRATION:
+        rows["rows_without_confidence"] = paper["n"] - paper["n_with_confidence"]
+    return {name: n for name, n in rows.items() if n}
+
+
+def _difference_text(numbers: Iterable[Mapping[str, Any]]) -> str:
+    lines = [
+        "protocol_difference: default -> paper (its logs), in percent, and the rows that make the difference"
+    ]
+    reasons = set()
+    for number in numbers:
+        reasons |= set(number["rows"])
+        if "not_printed" not in number["rows"]:
+            lines.append(_difference_line(number))
+    if "not_printed" in reasons:
+        lines.append("  ECE, Brier and ROC AUC of every task and of Overall -> N/A (not_printed)")
+    if len(lines) == 1:
+        lines.append("  no printed number differs")
+    return "\n".join([*lines, *(f"{name}: {why}" for name, why in FAULTS.items() if name in reasons)])
+
+
+def _difference_line(number: Mapping[str, Any]) -> str:
+    title = f"{short_name(number['name'])} {_TITLES[number['score']]}"
+    if number["level"] != "group" and number["log"] == "metric_conf.log":
+        title += " in metric_conf.log"
+    why = ", ".join(f"{name} {n}" for name, n in number["rows"].items()) or "no fault counted"
+    return f"  {title}: {percent(number['default'])} -> {percent(number['paper'])} ({why})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from math import inf
@@ -36,11 +36,8 @@ from emocaliber.metrics.rows import Rows
 from emocaliber.metrics.scores import SCORES, THRESHOLDS
 from emocaliber.metrics.selective import CurvePoint, selective_curve
 from emocaliber.report.collector import Account, Collector, KnownTruth
-from emocaliber.report.tables import Scores, percent
+from emocaliber.report.tables import BySet, Scores, of_kind, percent, task_sets
 from emocaliber.scoring import ScoredRow
-from emocaliber.taxonomy import GROUPS
-
-OVERALL = "Overall"
 
 
 @dataclass(frozen=True)
@@ -142,24 +139,15 @@ class TaskMean:
     pooling_gain_interval: Interval | None
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Everything that is reported about one set of predictions; tasks and groups in the tables' order."""
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(BySet[Summary]):
+    """Everything that is reported about one set of predictions by the default protocol."""
 
-    protocol: str
     n_images: int
     n_draws: int
     seed: int
-    tasks: tuple[Summary, ...]
-    groups: tuple[Summary, ...]
-    overall: Summary
     tasks_of_group: dict[str, tuple[str, ...]]
     task_means: dict[str, TaskMean]
-
-    @property
-    def pooled(self) -> tuple[Summary, ...]:
-        """The groups, then everything together."""
-        return (*self.groups, self.overall)
 
 
 def against_truth(parts: Sequence[KnownTruth], *, with_intervals: bool) -> Truth | None:
@@ -221,70 +209,58 @@ def _interval(name: str, values: FloatArray, weights: FloatArray, image: IntArra
     return None if found is None else (max(0.0, found[0]), min(_HIGHEST.get(name, inf), found[1]))
 
 
+def evaluate(rows: Iterable[ScoredRow], n_draws: int = N_DRAWS, seed: int = 0) -> Evaluation:
+    """Summarise scored rows of which it is not told why some failed; their order does not matter."""
+    collector = Collector()
+    for row in rows:
+        collector.add(row)
+    return summarise(collector, n_draws, seed)
+
+
 _RUN = "run"  # the name of the only one
 
 
-def evaluate(
-    rows: Iterable[ScoredRow],
-    failures: Mapping[str, str] | None = None,
-    protocol: str = "default",
-    n_draws: int = N_DRAWS,
-    seed: int = 0,
-) -> Evaluation:
-    """Summarise scored rows, read once. Their order does not matter.
+def summarise(collector: Collector, n_draws: int = N_DRAWS, seed: int = 0) -> Evaluation:
+    """Give every number of the rows in a collector, which does not depend on their order.
 
     Tasks come in the order of the tables, unknown ones after the nine; they have no group and are in Overall.
 
     Args:
-        rows: scored by one protocol.
-        failures: why a failed row failed, by row id; a row that is not in it counts as `error`.
-        protocol: the name of that protocol.
+        collector: holds rows scored by the default protocol.
         n_draws: bootstrap draws for the intervals; 0 for none.
         seed: of the draws.
     """
-    collector = Collector()
-    for row in rows:
-        collector.add(row, (failures or {}).get(row.id, "error"))
-    names = collector.tasks
-    members = {
-        group: tuple(name for name in names if collector.groups[name] == group)
-        for group in GROUPS
-        if group in collector.groups.values()
-    }
-    arrays = collector.rows()
-    sets: dict[tuple[str, str], tuple[str, ...]] = {("task", name): (name,) for name in names}
-    sets |= {("group", group): tasks for group, tasks in members.items()}
-    sets |= {("group", OVERALL): tuple(names)}
-    places = {key: [names.index(name) for name in tasks] for key, tasks in sets.items()}
+    names, arrays = collector.tasks, collector.rows()
+    sets = task_sets(names, collector.groups)
+    places = {one: [names.index(name) for name in one.tasks] for one in sets}
     resampling = resample({_RUN: arrays}, places, n_draws, seed)
-    resampled = {key: resampling.scored[_RUN, key] for key in sets}
+    resampled = {one: resampling.scored[_RUN, one] for one in sets}
     summaries = {
-        key: _summary(
-            key[1],
-            [collector.accounts[task] for task in tasks],
-            [collector.truths[task] for task in tasks if task in collector.truths],
-            resampling.exact.levels(_RUN, key),
-            resampling.drawn.levels(_RUN, key),
-            calibrated_by_chance(resampling.drawn.levels(_RUN, key), n_draws, seed) if n_draws else None,
-            resampled[key],
-            _confusion(arrays, names.index(tasks[0]), collector.labels) if key[0] == "task" else {},
+        one: _summary(
+            one.name,
+            [collector.accounts[task] for task in one.tasks],
+            [collector.truths[task] for task in one.tasks if task in collector.truths],
+            resampling.exact.levels(_RUN, one),
+            resampling.drawn.levels(_RUN, one),
+            calibrated_by_chance(resampling.drawn.levels(_RUN, one), n_draws, seed) if n_draws else None,
+            resampled[one],
+            _confusion(arrays, places[one][0], collector.labels) if one.kind == "task" else {},
         )
-        for key, tasks in sets.items()
+        for one in sets
     }
+    of_task = {one.name: resampled[one] for one in sets if one.kind == "task"}
     return Evaluation(
-        protocol=protocol,
         n_images=resampling.exact.n_images,
         n_draws=n_draws,
         seed=seed,
-        tasks=tuple(summaries["task", name] for name in names),
-        groups=tuple(summaries["group", group] for group in members),
-        overall=summaries["group", OVERALL],
-        tasks_of_group=members,
+        tasks=of_kind(summaries, "task"),
+        groups=of_kind(summaries, "group"),
+        overall=summaries[sets[-1]],
+        tasks_of_group={one.name: one.tasks for one in sets if one.kind == "group"},
         task_means={
-            name: _task_mean(
-                resampled["group", name], [resampled["task", task] for task in sets["group", name]]
-            )
-            for name in (*members, OVERALL)
+            one.name: _task_mean(resampled[one], [of_task[task] for task in one.tasks])
+            for one in sets
+            if one.kind != "task"
         },
     )
 

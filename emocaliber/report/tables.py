@@ -1,15 +1,51 @@
-"""The tables of `metric.log` and `metric_conf.log`, in the published format to the character.
+"""Tables as text, Markdown and LaTeX, and the sets of rows that have lines in them.
 
-A table is lines of cells between bars; a cell that holds a label, a count or `N/A` is left-aligned, a
-percentage is right-aligned in its own width. The widths below are the published ones; only the first grows,
-for a task with a longer name.
+Those of `metric.log` and `metric_conf.log` are in the published format to the character: lines of cells
+between bars; a cell that holds a label, a count or `N/A` is left-aligned, a percentage is right-aligned in
+its own width. The widths below are the published ones; only the first grows, for a task with a longer name.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import Generic, TypeVar
+
+from emocaliber.confidences import (
+    AGREEMENT,
+    DISTRIBUTION,
+    LIKELIHOOD,
+    LIKELIHOOD_BEST,
+    MEAN_STATED,
+    P_TRUE,
+    STATED,
+)
+from emocaliber.taxonomy import GROUPS, task_sort_key
+
+OVERALL = "Overall"
+
+CONFIDENCE_TITLES = {
+    STATED: "stated",
+    LIKELIHOOD: "likelihood",
+    P_TRUE: "P(True)",
+    DISTRIBUTION: "distribution",
+    LIKELIHOOD_BEST: "likelihood, best",
+    AGREEMENT: "agreement",
+    MEAN_STATED: "mean stated",
+}
+"""What each confidence of `emocaliber.confidences` is called in tables."""
+CONFIDENCE_MEANINGS = {
+    STATED: "the number in the response",
+    LIKELIHOOD: "the answer's share in the probabilities of all candidates after its reasoning",
+    P_TRUE: "the probability of True when the model is asked whether its answer is right",
+    DISTRIBUTION: "the answer's probability in the stated distribution",
+    LIKELIHOOD_BEST: "the largest such share, of the candidate that has it as the answer",
+    AGREEMENT: "the share of the samples that name their majority, which is the answer",
+    MEAN_STATED: "the mean number in these, for the same answer",
+}
+"""And what it is, in the order in which the later ones refer to the earlier ones."""
 
 METRIC_COLUMNS = ("Task", "Acc", "F1", "#Samples")
 METRIC_WIDTHS = (15, 8, 8, 9)
@@ -19,6 +55,58 @@ ACCURACY_FIELDS = (("acc", "Acc"), ("f1", "F1"))
 CONFIDENCE_FIELDS = (*ACCURACY_FIELDS, ("ece", "ECE"), ("brier", "Brier"), ("auroc", "ROC AUC"))
 _NAME_WIDTH = 15
 _LONGEST_NAME = 80
+
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class TaskSet:
+    """Rows that are reported together: those of `tasks`. `kind`: `task`, `group` or `overall`."""
+
+    kind: str
+    name: str
+    tasks: tuple[str, ...]
+
+
+def task_sets(names: Iterable[str], groups: Mapping[str, str | None]) -> tuple[TaskSet, ...]:
+    """Every task, every group that has one of them, and everything together, in the order of the tables.
+
+    Args:
+        names: of the tasks that occur, in any order.
+        groups: the group of each, None for a task that is in none.
+    """
+    order = tuple(sorted(names, key=task_sort_key))
+    of_group = {group: tuple(name for name in order if groups[name] == group) for group in GROUPS}
+    return (
+        *(TaskSet("task", name, (name,)) for name in order),
+        *(TaskSet("group", group, tasks) for group, tasks in of_group.items() if tasks),
+        TaskSet("overall", OVERALL, order),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BySet(Generic[Result]):
+    """What is reported of each set of rows, in the order of `task_sets`."""
+
+    tasks: tuple[Result, ...]
+    groups: tuple[Result, ...]
+    overall: Result
+
+    @property
+    def pooled(self) -> tuple[Result, ...]:
+        """The groups, then everything together."""
+        return (*self.groups, self.overall)
+
+    @property
+    def blocks(self) -> tuple[tuple[Result, ...], ...]:
+        """The lines of a table by what stands together."""
+        return (self.tasks, self.groups, (self.overall,))
+
+
+def of_kind(results: Mapping[TaskSet, Result], kind: str) -> tuple[Result, ...]:
+    """The results of the sets of one kind."""
+    return tuple(result for one, result in results.items() if one.kind == kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,22 +166,14 @@ def free_table(columns: Sequence[str], blocks: Sequence[Sequence[Sequence[str]]]
         columns: the titles.
         blocks: lines of cells, as `with_interval`, `percent` or text; lines of a block stand together.
     """
-    lines = [[short_name(line[0]), *line[1:]] for block in blocks for line in block]
-    widths = [max(map(len, column)) for column in zip(columns, *lines, strict=True)]
+    named = [[[short_name(line[0]), *line[1:]] for line in block] for block in blocks]
+    widths = _widest(columns, named)
     widths[0] = max(widths[0], _NAME_WIDTH)
-    padded = [
-        [
-            _line(
-                [
-                    f"{cell:<{width}}"
-                    for cell, width in zip([short_name(line[0]), *line[1:]], widths, strict=True)
-                ]
-            )
-            for line in block
-        ]
-        for block in blocks
-    ]
-    return _framed(columns, widths, padded)
+    return _framed(columns, widths, [[_line(map(str.ljust, line, widths)) for line in b] for b in named])
+
+
+def _widest(columns: Sequence[str], blocks: Iterable[Iterable[Sequence[str]]]) -> list[int]:
+    return [max(map(len, cells)) for cells in zip(columns, *chain.from_iterable(blocks), strict=True)]
 
 
 def with_interval(score: float | None, interval: tuple[float, float] | None) -> str:
@@ -137,12 +217,12 @@ def _confidence_line(row: Scores, widths: Sequence[int]) -> str:
     return _line([f"{short_name(row.name):<{widths[0]}}", *cells, f"{row.n:<{widths[6]}}"])
 
 
-def _line(cells: Sequence[str]) -> str:
+def _line(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
 def _framed(columns: Sequence[str], widths: Sequence[int], blocks: Sequence[Sequence[str]]) -> str:
-    header = _line([f"{title:<{width}}" for title, width in zip(columns, widths, strict=True)])
+    header = _line(map(str.ljust, columns, widths))
     rule = "-" * len(header)
     lines = [rule, header, rule]
     for block in blocks:
@@ -215,25 +295,14 @@ def text_table(table: Table) -> str:
     marks = any(cell.is_marked for block in table.blocks for line in block for cell in line.cells)
     blocks = [
         [
-            [
-                line.name,
-                *(cell.text + ("*" if cell.is_marked else " " if marks else "") for cell in line.cells),
-            ]
+            [line.name, *(cell.text + ("*" if cell.is_marked else " " * marks) for cell in line.cells)]
             for line in block
         ]
         for block in table.blocks
     ]
     titles = [printable(title) for title in table.columns]
-    widths = [
-        max(map(len, column)) for column in zip(titles, *(line for b in blocks for line in b), strict=True)
-    ]
-    aligned = [
-        [
-            [line[0], *(f"{cell:>{width}}" for cell, width in zip(line[1:], widths[1:], strict=True))]
-            for line in block
-        ]
-        for block in blocks
-    ]
+    widths = _widest(titles, blocks)
+    aligned = [[[line[0], *map(str.rjust, line[1:], widths[1:])] for line in block] for block in blocks]
     return f"{printable(table.title)}\n{free_table(titles, aligned)}"
 
 
@@ -242,19 +311,16 @@ def markdown_table(table: Table) -> str:
     above = [heading for heading, n in table.spans for _ in range(n)]
     titles = list(table.columns)
     if above:
-        titles = [
-            titles[0],
-            *(f"{heading} {title}" for heading, title in zip(above, titles[1:], strict=True)),
-        ]
+        titles[1:] = map("{} {}".format, above, titles[1:])
     lines = [
         f"### {markdown_text(table.title)}",
         "",
-        _markdown_line([markdown_text(title) for title in titles]),
+        _line(map(markdown_text, titles)),
         "|---|" + "---:|" * (len(titles) - 1),
     ]
     for line in (line for block in table.blocks for line in block):
         cells = [_bold("**", markdown_text(cell.text), "**", cell) for cell in line.cells]
-        lines.append(_markdown_line([markdown_text(line.name), *cells]))
+        lines.append(_line([markdown_text(line.name), *cells]))
     return "\n".join(lines)
 
 
@@ -296,10 +362,6 @@ def latex_table(table: Table) -> str:
 
 def _bold(before: str, text: str, after: str, cell: Cell) -> str:
     return f"{before}{text}{after}" if cell.is_marked and text else text
-
-
-def _markdown_line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def _latex_line(cells: Sequence[str]) -> str:

@@ -44,9 +44,13 @@ def require_installed(parser: argparse.ArgumentParser, tools: Sequence[str]) -> 
             )
 
 
-def log_to_each(tools: Sequence[str], output_dir: Path) -> int:
+def log_to_each(tools: Sequence[str], output_dir: Path, written: Sequence[str]) -> int:
     """Log what an evaluation has written to each tool; one that fails is told in one line.
 
+    Args:
+        tools: of `TOOLS`.
+        output_dir: its own name is the name of the run.
+        written: the names of the files there that are of this evaluation.
     Returns:
         The exit status: 0, or 1 if a tool has failed.
     """
@@ -54,7 +58,7 @@ def log_to_each(tools: Sequence[str], output_dir: Path) -> int:
     for tool in dict.fromkeys(tools):
         try:
             with contextlib.redirect_stdout(sys.stderr):  # what the tools say is no result
-                folder = log_to(tool, output_dir)
+                folder = log_to(tool, output_dir, written)
         except Exception as error:  # whatever a tool raises: the results are there all the same
             reason = " ".join(str(error).split()) or type(error).__name__
             print(f"error: --log-to {tool}: {reason}; the results are in {output_dir}", file=sys.stderr)
@@ -64,25 +68,13 @@ def log_to_each(tools: Sequence[str], output_dir: Path) -> int:
     return status
 
 
-def log_to(tool: str, output_dir: Path) -> Path:
-    """Log what an evaluation has written: every score of metrics.json and every figure beside it.
+def log_to(tool: str, output_dir: Path, written: Sequence[str]) -> Path:
+    """Log every score of metrics.json and every PNG figure; gives the folder in which the log lies.
 
-    Args:
-        tool: one of `TOOLS`.
-        output_dir: its own name is the name of the run.
-    Returns:
-        The folder in which the log lies.
-    Raises:
-        Exception: whatever the tool raises.
+    Raises whatever the tool raises.
     """
-    from emocaliber.report.figures import figure_files
-
     scores = scores_by_name(json.loads((output_dir / "metrics.json").read_text(encoding="utf-8")))
-    figures = {
-        path.stem: path
-        for name in figure_files()
-        if name.endswith(".png") and (path := output_dir / name).exists()
-    }
+    figures = {Path(name).stem: output_dir / name for name in written if name.endswith(".png")}
     folder = output_dir / "logs" / tool
     folder.mkdir(parents=True, exist_ok=True)
     _LOGGERS[tool](output_dir.resolve().name, folder, scores, figures)
@@ -128,6 +120,10 @@ def _numbers(name: str, content: Mapping[str, Any]) -> Iterator[tuple[str, float
                 yield f"{name}/{score}_at_{row['threshold']}", row[score]
 
 
+Logger = Callable[[str, Path, Mapping[str, float], Mapping[str, Path]], None]
+"""Takes the name of the run, the folder of the log, the scores, and the figures by name."""
+
+
 def _log_to_wandb(name: str, folder: Path, scores: Mapping[str, float], figures: Mapping[str, Path]) -> None:
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else it reports its own crashes to its maker
     import wandb
@@ -140,7 +136,7 @@ def _log_to_wandb(name: str, folder: Path, scores: Mapping[str, float], figures:
         x_disable_stats=True,
         x_disable_meta=True,
     )
-    mode = os.environ.get("WANDB_MODE", "offline")
+    mode: Any = os.environ.get("WANDB_MODE", "offline")
     # It makes a folder `wandb` in the one that it is given.
     run = wandb.init(project=_PROJECT, name=name, dir=folder.parent, mode=mode, settings=settings)
     with run:
@@ -185,7 +181,7 @@ def _log_to_swanlab(
         swanlab.finish()
 
 
-_LOGGERS: dict[str, Callable[[str, Path, Mapping[str, float], Mapping[str, Path]], None]] = {
+_LOGGERS: dict[str, Logger] = {
     "wandb": _log_to_wandb,
     "tensorboard": _log_to_tensorboard,
     "swanlab": _log_to_swanlab,

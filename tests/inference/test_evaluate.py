@@ -5,7 +5,6 @@ The numbers in the golden logs were worked out by hand from `golden/merged.jsonl
 """
 
 import gzip
-import importlib.util
 import json
 import os
 import random
@@ -19,19 +18,12 @@ from pathlib import Path
 import pytest
 
 from emocaliber.prompts import conversation
+from inference import evaluate
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 COMMAND = ROOT / "inference" / "evaluate.py"
 LOGS = ("metric.log", "metric_conf.log")
-
-
-@pytest.fixture(scope="module")
-def command():
-    specification = importlib.util.spec_from_file_location("evaluate_command", COMMAND)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
 
 
 def rows_of(path: Path) -> list[dict]:
@@ -47,8 +39,8 @@ def write_rows(path: Path, rows: list[dict]) -> Path:
 PLAIN = ("--draws", "0", "--no-figures", "--no-page")
 
 
-def run(command, *predictions, into: Path, options=PLAIN) -> int:
-    return command.main(["--predictions", *map(str, predictions), "--output-dir", str(into), *options])
+def run(*predictions, into: Path, options=PLAIN) -> int:
+    return evaluate.main(["--predictions", *map(str, predictions), "--output-dir", str(into), *options])
 
 
 def test_a_published_file_gives_the_golden_logs_and_prints_both_tables(tmp_path):
@@ -72,12 +64,12 @@ def test_a_published_file_gives_the_golden_logs_and_prints_both_tables(tmp_path)
     assert {path.name for path in out.iterdir()} == {
         *LOGS,
         *("metrics.json", "merged_conf.jsonl", "report.html"),
-        *(f"{name}.{kind}" for name in figures for kind in ("png", "pdf")),
+        *(f"{name}.png" for name in figures),
     }
 
 
-def test_the_golden_numbers_by_hand(command, tmp_path):
-    run(command, GOLDEN / "merged.jsonl", into=tmp_path)
+def test_the_golden_numbers_by_hand(tmp_path):
+    run(GOLDEN / "merged.jsonl", into=tmp_path)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     # FI-2: 0.90 right, 0.30 wrong, 1.0 right, 0.6 wrong.
     # ECE: bins |2 - 1.9| + 0.3 + 0.6, over 4. Brier: (0.01 + 0.09 + 0 + 0.36) / 4.
@@ -104,7 +96,7 @@ def test_the_golden_numbers_by_hand(command, tmp_path):
     assert metrics["overall"]["samples"]["no_confidence_reasons"] == reasons
 
 
-def test_images_of_one_cluster_are_drawn_together(command, tmp_path):
+def test_images_of_one_cluster_are_drawn_together(tmp_path):
     """A copy under another name says nothing new: the interval must not shrink by it."""
     row = {"task": "FI-2", "candidates": ["positive", "negative"], "ground_truth": "positive"}
     rows = []
@@ -122,22 +114,22 @@ def test_images_of_one_cluster_are_drawn_together(command, tmp_path):
     options = ("--draws", "400", "--no-figures", "--no-page")
     width = {}
     for name, more in (("apart", ()), ("together", ("--clusters", str(clusters)))):
-        assert run(command, file, into=tmp_path / name, options=(*options, *more)) == 0
+        assert run(file, into=tmp_path / name, options=(*options, *more)) == 0
         metrics = json.loads((tmp_path / name / "metrics.json").read_text())
         low, high = metrics["tasks"]["FI-2"]["intervals"]["acc"]
         width[name] = high - low
     assert width["together"] > 1.25 * width["apart"]
 
 
-def test_clusters_that_are_none_are_one_line(command, tmp_path, capsys):
+def test_clusters_that_are_none_are_one_line(tmp_path, capsys):
     clusters = tmp_path / "clusters.json"
     for text in ("", "[]", "{}", '{"images": [1]}', '{"images": {"a.jpg": 3}}'):
         clusters.write_text(text)
         options = (*PLAIN, "--clusters", str(clusters))
-        assert run(command, GOLDEN / "merged.jsonl", into=tmp_path / "out", options=options) == 2
+        assert run(GOLDEN / "merged.jsonl", into=tmp_path / "out", options=options) == 2
         assert capsys.readouterr().err.startswith(f"error: {clusters}: no clusters.json with `images`")
     clusters.write_text('{"images": {"of another benchmark.jpg": "group-0"}}')
-    assert run(command, GOLDEN / "merged.jsonl", into=tmp_path / "out", options=options) == 2
+    assert run(GOLDEN / "merged.jsonl", into=tmp_path / "out", options=options) == 2
     assert "none of its images occurs in the predictions" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -147,8 +139,8 @@ def check(found: dict, **expected) -> None:
         assert found[name] == (pytest.approx(value, abs=1e-15) if value is not None else None), name
 
 
-def test_merged_conf_holds_every_row_with_what_was_read(command, tmp_path):
-    run(command, GOLDEN / "merged.jsonl", into=tmp_path)
+def test_merged_conf_holds_every_row_with_what_was_read(tmp_path):
+    run(GOLDEN / "merged.jsonl", into=tmp_path)
     given, written = rows_of(GOLDEN / "merged.jsonl"), rows_of(tmp_path / "merged_conf.jsonl")
     assert len(written) == len(given) == 12
     for before, after in zip(given, written, strict=True):
@@ -164,34 +156,34 @@ def test_merged_conf_holds_every_row_with_what_was_read(command, tmp_path):
     assert written[8]["task"] == "UnbiasedEmo-6"
 
 
-def test_evaluating_its_own_output_again_gives_the_same_logs(command, tmp_path):
-    run(command, GOLDEN / "merged.jsonl", into=tmp_path / "a")
-    run(command, tmp_path / "a" / "merged_conf.jsonl", into=tmp_path / "b")
+def test_evaluating_its_own_output_again_gives_the_same_logs(tmp_path):
+    run(GOLDEN / "merged.jsonl", into=tmp_path / "a")
+    run(tmp_path / "a" / "merged_conf.jsonl", into=tmp_path / "b")
     for file in (*LOGS, "merged_conf.jsonl"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
-def test_neither_the_order_nor_the_split_into_files_changes_a_digit(command, tmp_path):
+def test_neither_the_order_nor_the_split_into_files_changes_a_digit(tmp_path):
     rows = rows_of(GOLDEN / "merged.jsonl")
     random.Random(3).shuffle(rows)
     halves = [write_rows(tmp_path / "x.jsonl", rows[:5]), write_rows(tmp_path / "y.jsonl", rows[5:])]
-    assert run(command, *halves, into=tmp_path / "out") == 0
+    assert run(*halves, into=tmp_path / "out") == 0
     for log in LOGS:
         assert (tmp_path / "out" / log).read_bytes() == (GOLDEN / log).read_bytes()
 
 
-def test_a_response_of_five_megabytes_is_a_row_like_any_other(command, tmp_path):
+def test_a_response_of_five_megabytes_is_a_row_like_any_other(tmp_path):
     rows = [{**row, "id": str(number)} for number, row in enumerate(rows_of(GOLDEN / "merged.jsonl"))]
     for row in (rows[0], rows[1]):
         row["response"] = "<think>" * 700_000 + "x" * 300_000 + "<answer>positive</answer>"
     rows[1]["response"] += "<confidence>" + "9" * 5_000_000 + "</confidence>"
-    assert run(command, write_rows(tmp_path / "p.jsonl", rows), into=tmp_path) == 0
+    assert run(write_rows(tmp_path / "p.jsonl", rows), into=tmp_path) == 0
     log = (tmp_path / "metric_conf.log").read_text(encoding="utf-8")
     assert "Rows: 12 = 9 answered + 2 unparsed + 1 failed" in log
     assert "without confidence, not_a_number: 2 (FI-2 1, UnbiasedEmo-6 1)" in log
 
 
-def test_rows_without_response_or_with_a_plain_error_are_counted_with_a_reason(command, tmp_path):
+def test_rows_without_response_or_with_a_plain_error_are_counted_with_a_reason(tmp_path):
     row = rows_of(GOLDEN / "merged.jsonl")[4]
     bare = {name: value for name, value in row.items() if name != "response"}
     rows = [
@@ -201,7 +193,7 @@ def test_rows_without_response_or_with_a_plain_error_are_counted_with_a_reason(c
         {**row, "id": "4", "error": {"message": "torn", "type": None}},
         {**bare, "id": "5", "error": {}},
     ]
-    assert run(command, write_rows(tmp_path / "p.jsonl", rows), into=tmp_path) == 0
+    assert run(write_rows(tmp_path / "p.jsonl", rows), into=tmp_path) == 0
     log = (tmp_path / "metric.log").read_text(encoding="utf-8")
     assert "Rows: 5 = 1 answered + 0 unparsed + 4 failed" in log
     assert "| EmoSet-8        |  20.00 |" in log
@@ -210,13 +202,13 @@ def test_rows_without_response_or_with_a_plain_error_are_counted_with_a_reason(c
     assert max(map(len, log.splitlines())) < 120
 
 
-def test_a_model_without_confidence_has_tables_and_no_figures(command, tmp_path, capsys):
+def test_a_model_without_confidence_has_tables_and_no_figures(tmp_path, capsys):
     rows = [row for row in rows_of(GOLDEN / "merged.jsonl") if "response" in row]
     for row in rows:
         row["response"] = row["response"].split("<confidence>")[0]
     shutil.copy(GOLDEN / "merged.jsonl", tmp_path / "reliability_overall.png")  # of an earlier evaluation
     path = write_rows(tmp_path / "p.jsonl", rows)
-    assert run(command, path, into=tmp_path, options=("--draws", "100")) == 0
+    assert run(path, into=tmp_path, options=("--draws", "100")) == 0
     assert "No figures: no row states a confidence." in capsys.readouterr().out
     assert "| Overall         |  54.55 |  51.52 | N/A      | N/A        | N/A        | 11        |" in (
         tmp_path / "metric_conf.log"
@@ -224,9 +216,9 @@ def test_a_model_without_confidence_has_tables_and_no_figures(command, tmp_path,
     assert list(tmp_path.glob("*.png")) == []
 
 
-def test_both_protocols_stand_side_by_side_and_say_what_differs(command, tmp_path, capsys):
+def test_both_protocols_stand_side_by_side_and_say_what_differs(tmp_path, capsys):
     merged = GOLDEN / "merged.jsonl"
-    assert run(command, merged, into=tmp_path, options=(*PLAIN, "--protocol", "both")) == 0
+    assert run(merged, into=tmp_path, options=(*PLAIN, "--protocol", "both")) == 0
     assert "protocol_difference: default -> paper" in capsys.readouterr().out
     for log in LOGS:
         own = (GOLDEN / log).read_text(encoding="utf-8")
@@ -240,19 +232,17 @@ def test_both_protocols_stand_side_by_side_and_say_what_differs(command, tmp_pat
     # Overall scans the reasoning too; the row of 85 (percent) is clipped to 1 by the published evaluator.
     assert moved["ID VER", "brier"]["rows"]["clipped"] == 1
 
-    assert run(command, merged, into=tmp_path / "paper", options=(*PLAIN, "--protocol", "paper")) == 0
+    assert run(merged, into=tmp_path / "paper", options=(*PLAIN, "--protocol", "paper")) == 0
     assert rows_of(tmp_path / "paper" / "merged_conf.jsonl") == rows_of(tmp_path / "merged_conf.jsonl")
     for log, beside in zip(LOGS, ("metric_paper.log", "metric_conf_paper.log"), strict=True):
         assert (tmp_path / "paper" / log).read_bytes() == (tmp_path / beside).read_bytes()
     assert json.loads((tmp_path / "paper" / "metrics.json").read_text())["protocol"] == "paper"
 
-    assert run(command, merged, into=tmp_path) == 0  # the default again: nothing that contradicts it stays
+    assert run(merged, into=tmp_path) == 0  # the default again: nothing that contradicts it stays
     assert not list(tmp_path.glob("*_paper.log"))
 
 
-def test_the_page_takes_its_images_from_the_run_and_a_large_run_has_none(
-    command, tmp_path, capsys, monkeypatch
-):
+def test_the_page_takes_its_images_from_the_run_and_a_large_run_has_none(tmp_path, capsys, monkeypatch):
     from PIL import Image
 
     (tmp_path / "images").mkdir()
@@ -260,11 +250,11 @@ def test_the_page_takes_its_images_from_the_run_and_a_large_run_has_none(
     (tmp_path / "run.json").write_text(json.dumps({"identity": {"image_root": str(tmp_path)}}))
     path = write_rows(tmp_path / "p.jsonl", rows_of(GOLDEN / "merged.jsonl"))
     options = ("--draws", "0", "--no-figures")
-    assert run(command, path, into=tmp_path / "a", options=options) == 0
+    assert run(path, into=tmp_path / "a", options=options) == 0
     page = (tmp_path / "a" / "report.html").read_text(encoding="utf-8")
     assert page.count("/9j/") == 1  # one JPEG in base64: the other images are not there
-    monkeypatch.setattr(command, "_MOST_PAGE_ROWS", 11)
-    assert run(command, path, into=tmp_path / "a", options=options) == 0
+    monkeypatch.setattr("_MOST_PAGE_ROWS", 11)
+    assert run(path, into=tmp_path / "a", options=options) == 0
     assert "No page: 12 rows, more than the 11 that it holds." in capsys.readouterr().out
     assert not (tmp_path / "a" / "report.html").exists()
 
@@ -281,55 +271,55 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_in_the_file_is_one_line_and_writes_nothing(command, tmp_path, capsys, mistake):
+def test_a_mistake_in_the_file_is_one_line_and_writes_nothing(tmp_path, capsys, mistake):
     name, content, told = MISTAKES[mistake]
     if content is not None:
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert run(command, tmp_path / name, into=tmp_path / "out") == 2
+    assert run(tmp_path / name, into=tmp_path / "out") == 2
     assert_one_line(capsys, told)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_row_without_candidates_and_a_repeated_id_are_told_with_their_place(command, tmp_path, capsys):
+def test_a_row_without_candidates_and_a_repeated_id_are_told_with_their_place(tmp_path, capsys):
     row = rows_of(GOLDEN / "merged.jsonl")[0]
     bare = {name: value for name, value in row.items() if name != "candidates"}
-    assert run(command, write_rows(tmp_path / "p.jsonl", [row, bare]), into=tmp_path / "out") == 2
+    assert run(write_rows(tmp_path / "p.jsonl", [row, bare]), into=tmp_path / "out") == 2
     assert_one_line(capsys, "p.jsonl:2: no candidates")
     twice = [{**row, "id": "a"}, {**row, "id": "a"}]
-    assert run(command, write_rows(tmp_path / "p.jsonl", twice), into=tmp_path / "out") == 2
+    assert run(write_rows(tmp_path / "p.jsonl", twice), into=tmp_path / "out") == 2
     assert_one_line(capsys, "p.jsonl:2: id 'a'")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_data_file_is_not_taken_for_predictions(command, tmp_path, capsys):
+def test_a_data_file_is_not_taken_for_predictions(tmp_path, capsys):
     given = rows_of(GOLDEN / "merged.jsonl")[0]
     row = {name: value for name, value in given.items() if name not in ("response", "samples", "error")}
-    assert run(command, write_rows(tmp_path / "test.jsonl", [row]), into=tmp_path / "out") == 2
+    assert run(write_rows(tmp_path / "test.jsonl", [row]), into=tmp_path / "out") == 2
     assert_one_line(
         capsys, "test.jsonl: no row has one of error, response, samples; give the predictions.jsonl"
     )
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_given_twice_is_refused(command, tmp_path, capsys):
+def test_a_file_given_twice_is_refused(tmp_path, capsys):
     merged = GOLDEN / "merged.jsonl"
-    assert run(command, merged, GOLDEN / "." / "merged.jsonl", into=tmp_path / "out") == 2
+    assert run(merged, GOLDEN / "." / "merged.jsonl", into=tmp_path / "out") == 2
     assert_one_line(capsys, "given twice")
 
 
-def test_an_output_folder_that_cannot_be_is_refused(command, tmp_path, capsys):
+def test_an_output_folder_that_cannot_be_is_refused(tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
-    assert run(command, GOLDEN / "merged.jsonl", into=tmp_path / "file") == 2
+    assert run(GOLDEN / "merged.jsonl", into=tmp_path / "file") == 2
     assert_one_line(capsys, "not a folder")
-    assert run(command, GOLDEN / "merged.jsonl", into=tmp_path / "file" / "below") == 2
+    assert run(GOLDEN / "merged.jsonl", into=tmp_path / "file" / "below") == 2
     assert_one_line(capsys, "cannot be written (Not a directory)")
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_failure_while_writing_leaves_the_earlier_results_whole(command, tmp_path, capsys):
+def test_a_failure_while_writing_leaves_the_earlier_results_whole(tmp_path, capsys):
     (tmp_path / "metrics.json").mkdir()
     (tmp_path / "metric.log").write_text("earlier")
-    assert run(command, GOLDEN / "merged.jsonl", into=tmp_path) == 2
+    assert run(GOLDEN / "merged.jsonl", into=tmp_path) == 2
     assert_one_line(capsys, "metrics.json in it is a folder")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["metric.log", "metrics.json"]
     assert (tmp_path / "metric.log").read_text() == "earlier"
@@ -346,24 +336,24 @@ def test_a_failure_while_writing_leaves_the_earlier_results_whole(command, tmp_p
         ),
     ],
 )
-def test_a_file_that_cannot_be_used_is_named(command, tmp_path, capsys, monkeypatch, error, told):
+def test_a_file_that_cannot_be_used_is_named(tmp_path, capsys, monkeypatch, error, told):
     def failing(*_):
         if error.filename:
             error.filename = error.filename.replace("OUT", str(tmp_path / "out"))
         raise error
 
-    monkeypatch.setattr(command, "write_default", failing)
-    assert run(command, GOLDEN / "merged.jsonl", into=tmp_path / "out") == 2
+    monkeypatch.setattr("write_default", failing)
+    assert run(GOLDEN / "merged.jsonl", into=tmp_path / "out") == 2
     assert_one_line(capsys, told.replace("OUT", str(tmp_path / "out")))
 
 
-def test_a_failed_run_leaves_none_of_the_folders_that_it_made(command, tmp_path):
+def test_a_failed_run_leaves_none_of_the_folders_that_it_made(tmp_path):
     (tmp_path / "mine").mkdir()
-    assert run(command, tmp_path / "missing.jsonl", into=tmp_path / "mine" / "a" / "b" / "c") == 2
+    assert run(tmp_path / "missing.jsonl", into=tmp_path / "mine" / "a" / "b" / "c") == 2
     assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
 
 
-def test_what_a_killed_run_left_goes_and_what_a_running_one_writes_stays(command, tmp_path):
+def test_what_a_killed_run_left_goes_and_what_a_running_one_writes_stays(tmp_path):
     for name, age_s in (("killed", 4000), ("running", 3000)):
         folder = tmp_path / f".evaluation-{name}"
         folder.mkdir()
@@ -371,7 +361,7 @@ def test_what_a_killed_run_left_goes_and_what_a_running_one_writes_stays(command
         for path in (folder / "merged_conf.jsonl", folder):
             os.utime(path, (time.time() - age_s,) * 2)
     os.utime(folder, (0, 0))  # nothing new in it, but its file grows
-    assert run(command, GOLDEN / "merged.jsonl", into=tmp_path) == 0
+    assert run(GOLDEN / "merged.jsonl", into=tmp_path) == 0
     assert [path.name for path in tmp_path.glob(".evaluation-*")] == [".evaluation-running"]
 
 
@@ -403,18 +393,18 @@ def test_a_pipe_that_is_closed_ends_it_quietly_with_its_results(tmp_path):
     assert (tmp_path / "metric.log").read_bytes() == (GOLDEN / "metric.log").read_bytes()
 
 
-def test_a_row_that_cannot_be_scored_is_told_with_its_place(command, tmp_path, capsys):
+def test_a_row_that_cannot_be_scored_is_told_with_its_place(tmp_path, capsys):
     good, bad = ({**row, "id": str(n)} for n, row in enumerate(rows_of(GOLDEN / "merged.jsonl")[4:6]))
     for fields, told in (({"posterior": {"awe": 2}}, "posterior"), ({"samples": "awe"}, "samples is not")):
         path = write_rows(tmp_path / "p.jsonl", [good, {**bad, **fields}])
-        assert run(command, path, into=tmp_path / "out") == 2
+        assert run(path, into=tmp_path / "out") == 2
         assert_one_line(capsys, f"{path}:2: row '1': {told}")
 
 
-def test_the_paper_protocol_alone_makes_no_other_evaluation(command, tmp_path, monkeypatch):
-    monkeypatch.setattr("emocaliber.report.summary.evaluate", None)
+def test_the_paper_protocol_alone_makes_no_other_evaluation(tmp_path, monkeypatch):
+    monkeypatch.setattr("inference.outputs.evaluation.summarise", None)
     options = (*PLAIN, "--protocol", "paper")
-    assert run(command, GOLDEN / "merged.jsonl", into=tmp_path, options=options) == 0
+    assert run(GOLDEN / "merged.jsonl", into=tmp_path, options=options) == 0
 
 
 @pytest.mark.parametrize(
@@ -429,9 +419,9 @@ def test_the_paper_protocol_alone_makes_no_other_evaluation(command, tmp_path, m
         ["--predictions", "x", "--output-dir", "y", "--image-root", "no-such-folder"],
     ],
 )
-def test_a_mistake_in_the_arguments_is_one_line(command, capsys, arguments):
+def test_a_mistake_in_the_arguments_is_one_line(capsys, arguments):
     with pytest.raises(SystemExit) as stop:
-        command.main(arguments)
+        evaluate.main(arguments)
     assert stop.value.code == 2
     assert_one_line(capsys, "--help")
 
@@ -442,16 +432,3 @@ def assert_one_line(capsys, told: str) -> None:
     assert told in captured.err
     assert captured.err.count("\n") == 1
     assert captured.out == ""
-
-
-def test_asking_for_help_loads_nothing_heavy():
-    code = (
-        "import runpy, sys\n"
-        f"sys.argv = ['evaluate.py', '--help']\nsys.path.insert(0, {str(COMMAND.parent)!r})\n"
-        f"try:\n    runpy.run_path({str(COMMAND)!r}, run_name='__main__')\n"
-        "except SystemExit as stop:\n    assert not stop.code\n"
-        "print(sorted({'numpy', 'sklearn', 'matplotlib', 'torch', 'pandas'} & set(sys.modules)))\n"
-    )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout.splitlines()[-1] == "[]"
-    assert "--predictions FILE" in ran.stdout

@@ -16,7 +16,6 @@ from emocaliber.report.comparison import (
     COMPARED,
     Difference,
     MismatchError,
-    RowSet,
     RunAccount,
     compare,
     draws_needed,
@@ -27,6 +26,7 @@ from emocaliber.report.comparison_tables import (
     comparison_markdown,
     comparison_text,
 )
+from emocaliber.report.tables import TaskSet
 from emocaliber.scoring import ScoredRow
 from emocaliber.taxonomy import task_group
 
@@ -87,7 +87,7 @@ def test_every_difference_of_a_small_case_by_hand():
     other = [scored(n, right, c, "FI-2") for n, right, c in [(0, True, "0.9"), (1, True, "0.4")]]
     other += [scored(n, r, c) for n, r, c in [(2, False, "0.1"), (3, True, "1.0"), (4, True, "0.7")]]
     found = compare([("a", first), ("b", other)], n_draws=50)
-    assert [(one.kind, one.name, one.n) for one in found.sets] == [
+    assert [(one.kind, one.name, n) for one, n in found.n_of.items()] == [
         *(("task", "EmoSet-8", 3), ("task", "FI-2", 2)),
         *(("group", "ID VSA", 2), ("group", "ID VER", 3), ("overall", "Overall", 5)),
     ]
@@ -123,8 +123,8 @@ def test_mcnemar_by_hand():
 
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    sets = [RowSet("task", name, (name,), 1) for name in "xyz"]
-    again = RowSet("overall", "Overall", ("x",), 1)
+    sets = [TaskSet("task", name, (name,)) for name in "xyz"]
+    again = TaskSet("overall", "Overall", ("x",))
     tests = {
         one: {"acc": Difference(0.1, None, p), "auroc": Difference(None, None, None)}
         for one, p in zip([*sets, again], [0.01, 0.04, 0.03, 0.01], strict=True)

@@ -10,7 +10,7 @@ import pytest
 
 from inference.outputs.log_to import TOOLS, scores_by_name
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 COMMAND = ROOT / "inference" / "evaluate.py"
 PREDICTIONS = ROOT / "tests" / "golden" / "merged.jsonl"
 # Nothing of these tests may reach a network: the tools have none to go to but this machine's closed port.
@@ -32,7 +32,7 @@ def evaluate(output_dir, *options, path=()):
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "SWANLAB"))
     }
-    environment |= {**CLOSED, "PYTHONPATH": os.pathsep.join(map(str, path))}
+    environment |= {**CLOSED, "PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT)))}
     arguments = ["--predictions", PREDICTIONS, "--output-dir", output_dir, "--no-page", "--draws", "0"]
     return subprocess.run(
         [sys.executable, COMMAND, *arguments, *options],

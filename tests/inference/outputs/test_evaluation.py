@@ -1,21 +1,12 @@
 """Rows of any other benchmark: own tasks, labels of several words, votes for a truth, several samples."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
-COMMAND = Path(__file__).parents[2] / "inference" / "evaluate.py"
+from inference import evaluate
+
 LABELS = ["joy", "great joy", "no emotion", "怒り", "Sehr müde"]
-
-
-@pytest.fixture(scope="module")
-def command():
-    specification = importlib.util.spec_from_file_location("evaluate_any_benchmark", COMMAND)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
 
 
 def row(number, answer, task="Artworks-5", confidence="0.7", **fields):
@@ -44,16 +35,16 @@ ROWS = [
 ]
 
 
-def evaluated(command, tmp_path, rows, *options):
+def evaluated(tmp_path, rows, *options):
     predictions = tmp_path / "predictions.jsonl"
     predictions.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
     out = tmp_path / "out"
-    status = command.main(["--predictions", str(predictions), "--output-dir", str(out), *options])
+    status = evaluate.main(["--predictions", str(predictions), "--output-dir", str(out), *options])
     return status, out
 
 
-def test_every_row_is_read_counted_and_shown(command, tmp_path):
-    status, out = evaluated(command, tmp_path, ROWS, "--draws", "100")
+def test_every_row_is_read_counted_and_shown(tmp_path):
+    status, out = evaluated(tmp_path, ROWS, "--draws", "100")
     assert status == 0
     content = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     assert list(content["tasks"]) == ["Artworks-5", "Bench | 2"]
@@ -88,8 +79,8 @@ def test_every_row_is_read_counted_and_shown(command, tmp_path):
     assert (out / "report.html").stat().st_size > 0
 
 
-def test_nothing_is_said_of_samples_and_distributions_where_there_are_none(command, tmp_path):
-    _, out = evaluated(command, tmp_path, ROWS[:5], "--draws", "0", "--no-figures", "--no-page")
+def test_nothing_is_said_of_samples_and_distributions_where_there_are_none(tmp_path):
+    _, out = evaluated(tmp_path, ROWS[:5], "--draws", "0", "--no-figures", "--no-page")
     log = (out / "metric_conf.log").read_text(encoding="utf-8")
     assert "samples a row" not in log
     assert "istribution" not in log
@@ -111,19 +102,19 @@ def test_nothing_is_said_of_samples_and_distributions_where_there_are_none(comma
         ),
     ],
 )
-def test_a_mistake_in_them_is_one_line(command, tmp_path, capsys, fields, message):
-    status, out = evaluated(command, tmp_path, [{**ROWS[0], **fields}])
+def test_a_mistake_in_them_is_one_line(tmp_path, capsys, fields, message):
+    status, out = evaluated(tmp_path, [{**ROWS[0], **fields}])
     assert status == 2
     assert message in capsys.readouterr().err
     assert not out.exists()
 
 
-def test_rows_with_samples_alone_are_scored_by_the_first_and_written_as_given(command, tmp_path):
+def test_rows_with_samples_alone_are_scored_by_the_first_and_written_as_given(tmp_path):
     samples = ["<answer>joy</answer><confidence>0.9</confidence>", "<answer>no emotion</answer>"]
     given = [row(1, "", ground_truth="joy", response=None, samples=samples)]
     given += [{key: value for key, value in given[0].items() if key != "response"} | {"id": "2"}]
     status, out = evaluated(
-        command, tmp_path, given, "--draws", "0", "--no-figures", "--no-page", "--protocol", "both"
+        tmp_path, given, "--draws", "0", "--no-figures", "--no-page", "--protocol", "both"
     )
     assert status == 0
     content = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
@@ -147,11 +138,11 @@ def with_confidences(number, answer, p_true, **fields):
     )
 
 
-def test_confidences_that_the_rows_hold_are_compared(command, tmp_path, capsys):
+def test_confidences_that_the_rows_hold_are_compared(tmp_path, capsys):
     answers = ["joy", "great joy", "joy", "怒り"]
     rows = [with_confidences(n, answer, 0.9 if answer == "joy" else 0.1) for n, answer in enumerate(answers)]
     rows.append(with_confidences(9, "joy", "very"))
-    status, out = evaluated(command, tmp_path, rows, "--draws", "100")
+    status, out = evaluated(tmp_path, rows, "--draws", "100")
     assert status == 0
     best = "Ranks best (ROC AUC in tasks): P(True), 100.00, "
     assert best in (out / "metric_conf.log").read_text(encoding="utf-8")
@@ -166,11 +157,11 @@ def test_confidences_that_the_rows_hold_are_compared(command, tmp_path, capsys):
     ]
 
 
-def test_rows_that_state_a_distribution_are_measured_by_it(command, tmp_path):
+def test_rows_that_state_a_distribution_are_measured_by_it(tmp_path):
     stated = "<distribution>joy: 0.6, great joy: 0.3</distribution>"
     rows = [row(n, "", ground_truth="joy", response=f"<answer>joy</answer>{stated}") for n in range(2)]
     rows.append(row(2, "", ground_truth="joy", response="<answer>joy</answer><distribution>joy: 3, x"))
-    status, out = evaluated(command, tmp_path, rows, "--draws", "0", "--no-figures")
+    status, out = evaluated(tmp_path, rows, "--draws", "0", "--no-figures")
     assert status == 0
     summary = json.loads((out / "metrics.json").read_text(encoding="utf-8"))["overall"]["samples"]
     assert summary["n_with_confidence"] == 2
@@ -179,13 +170,13 @@ def test_rows_that_state_a_distribution_are_measured_by_it(command, tmp_path):
     assert summary["flags"]["from_distribution"] == 2
 
 
-def test_clusters_are_drawn_together_for_every_comparison(command, tmp_path):
+def test_clusters_are_drawn_together_for_every_comparison(tmp_path):
     rows = [with_confidences(n, "joy" if n % 2 else "怒り", 0.1 * n) for n in range(8)]
     rows = [{**one, "samples": [one["response"], "joy"]} for one in rows]
     clusters = tmp_path / "clusters.json"
     clusters.write_text(json.dumps({"images": {f"{n}.jpg": "group-0" for n in range(8)}}))
     options = ("--draws", "100", "--no-figures", "--no-page", "--clusters", str(clusters))
-    status, out = evaluated(command, tmp_path, rows, *options)
+    status, out = evaluated(tmp_path, rows, *options)
     assert status == 0
     content = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     assert content["samples"]["n_images"] == 1
