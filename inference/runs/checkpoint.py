@@ -36,6 +36,8 @@ class Checkpoint:
     """The side in pixels of the square that becomes one image token; Qwen2.5-VL's, where it is not known."""
     vocabulary: int | None = None
     """The number of tokens that the model knows."""
+    architectures: tuple[str, ...] = ()
+    """The names of its model classes."""
 
 
 NO_CHECKPOINT = Checkpoint("(of the server)", None, None, {}, None, None, None, None)
@@ -77,6 +79,9 @@ def open_checkpoint(name: str) -> Checkpoint:
         own_max_pixels=_own_max_pixels(path),
         image_factor=_image_factor(config),
         vocabulary=_of_text(config, "vocab_size"),
+        architectures=tuple(
+            map(str, names if isinstance(names := config.get("architectures"), list) else ())
+        ),
     )
 
 
