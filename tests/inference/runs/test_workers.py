@@ -292,7 +292,9 @@ def test_workers_that_keep_dying_are_given_up(job: Callable[..., Job], said: lis
 
 def test_one_that_dies_for_good_leaves_its_rows_to_the_others(job: Callable[..., Job]) -> None:
     """The living one takes rows that were given back, also those before its own."""
-    does = "worker == 0 and (die() if n == 1 else None)\nworker == 1 and time.sleep(0.02)"
+    does = (
+        f"worker == 0 and n == 1 and die()\nworker == 1 and n == 100 and wait_for_starts({2 + MOST_REPLACED})"
+    )
     running = job(does, 200)
     assert running.wait() == []
     assert sorted(running.written()) == sorted(running.ids)
@@ -333,12 +335,12 @@ def test_workers_that_all_failed_are_an_engine_error(job: Callable[..., Job]) ->
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     parent = tmp_path / "parent.py"
     parent.write_text(
-        f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from pathlib import Path\nimport test_workers as tests\n"
         "tests.module.runs_on_cpu = lambda: False\n"
         f"tests.Job(Path({str(tmp_path)!r}), 'n == 2 and time.sleep(600)', 30).wait()\n"
     )
-    process = subprocess.Popen([sys.executable, str(parent)])
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen([sys.executable, str(parent)], env={**os.environ, "PYTHONPATH": path})
     starts = tmp_path / "starts"
     wait_until(lambda: starts.exists() and len(starts.read_text().split("\n")) == 3)
     pids = [int(line.split()[1]) for line in starts.read_text().splitlines()]
