@@ -1,12 +1,13 @@
 """What answers rows, whatever it is: the one interface of vLLM, of a server and of transformers."""
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from emocaliber.chat_server import SERVERS_OWN
 from emocaliber.command_line import Failure
+from emocaliber.response import response_pattern
 
 LIKELIHOOD, P_TRUE = "likelihood", "p_true"
 CONFIDENCES = (LIKELIHOOD, P_TRUE)
@@ -76,6 +77,13 @@ class Asking:
     constrain: bool = False
     longest_section: int | None = None
     confidences: tuple[str, ...] = ()
+
+    def pattern(self, candidates: Sequence[str]) -> str | None:
+        """Give what a response has to match, None for anything. Raises ValueError for unusable labels."""
+        if not self.constrain:
+            return None
+        prompt = self.prompt or "published"
+        return response_pattern(prompt, candidates, longest_section=self.longest_section)
 
 
 @dataclass(frozen=True)

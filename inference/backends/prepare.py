@@ -411,7 +411,7 @@ class Preparer:
             if n_image_tokens != request.n_image_tokens:
                 raise EngineError(
                     f"row {request.id}: its images have {n_image_tokens} tokens, the limits imply "
-                    f"{request.n_image_tokens}; the checkpoint's image processor does not keep the pixel limits"
+                    f"{request.n_image_tokens}; this checkpoint's image processor does not keep them"
                 )
             return replace(request, images=[], rendered=rendered)
 

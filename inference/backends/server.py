@@ -25,7 +25,6 @@ from emocaliber.chat_server import (
 from emocaliber.images import resized
 from emocaliber.jsonl import RecordError
 from emocaliber.records import record_candidates
-from emocaliber.response import response_pattern
 from inference.backends.backend import Answer, Asking, EngineError, Refusal, Settings, Takes
 from inference.backends.prepare import (
     ChatTokenizer,
@@ -71,20 +70,11 @@ def completion_fields(row: _Row, asking: Asking, factor: int) -> dict[str, Any]:
             "seed": row_seed(asking.seed, record["id"]),
         }
         if asking.constrain:
-            fields["structured_outputs"] = {"regex": _pattern(record, asking)}
-    except RecordError as error:
+            pattern = asking.pattern(record_candidates(record)) or ""
+            fields["structured_outputs"] = {"regex": _sendable(pattern)}
+    except ValueError as error:  # of its candidates, or a label that no response could name
         raise RowError("prompt_invalid", str(error)) from None
     return fields
-
-
-def _pattern(record: Mapping[str, Any], asking: Asking) -> str:
-    candidates = record_candidates(record)
-    try:
-        return _sendable(
-            response_pattern(asking.prompt or "published", candidates, longest_section=asking.longest_section)
-        )
-    except ValueError as error:  # a label that no response could name
-        raise RowError("prompt_invalid", str(error)) from None
 
 
 def _within_limits(image: Image.Image, asking: Asking, factor: int) -> Image.Image:

@@ -10,7 +10,6 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from emocaliber.response import response_pattern
 from inference.backends.backend import Answer, Asking, EngineError, Refusal, Settings, Takes, first_line
 from inference.backends.prepare import ChatTokenizer, Preparer, Request, RowError, visual_token_ids
 from inference.backends.probes import Probe, askable, probes, with_confidences
@@ -218,7 +217,7 @@ class Engine:
 
     def _add(self, request: Request) -> Refusal | None:
         try:
-            pattern = self._pattern(request)
+            pattern = self.asking.pattern(request.candidates)
         except ValueError as error:  # a label that no grammar can hold
             return Refusal(request.id, "prompt_invalid", first_line(error))
         try:
@@ -279,15 +278,6 @@ class Engine:
             use_tqdm=False,
         )
         return sum(len(output.outputs[0].token_ids) for output in outputs)
-
-    def _pattern(self, request: Request) -> str | None:
-        """Give what the response has to match. Raises ValueError for labels that none can hold."""
-        asking = self.asking
-        if not asking.constrain:
-            return None
-        return response_pattern(
-            asking.prompt or "published", request.candidates, longest_section=asking.longest_section
-        )
 
     def _params(self, request: Request, pattern: str | None = None) -> Any:
         asking = self.asking

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -214,38 +214,23 @@ def _those_that(ability: str) -> str:
     return " or ".join(name for name, kind in BACKENDS.items() if getattr(kind.takes, ability))
 
 
-def positive(text: str) -> int:
-    """Read a whole number above 0."""
-    if (number := _number(text, int)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return number
+def _number(kind: type[Number], is_fine: Callable[[Number], bool], fault: str) -> Callable[[str], Number]:
+    """Give what reads the number of an option; argparse's own message would show the name of a function."""
+
+    def read(text: str) -> Number:
+        try:
+            number = kind(text)
+        except ValueError:
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
+        if not is_fine(number):
+            raise argparse.ArgumentTypeError(f"{text} is {fault}")
+        return number
+
+    return read
 
 
-def from_zero(text: str) -> int:
-    """Read a whole number from 0 on."""
-    if (number := _number(text, int)) < 0:
-        raise argparse.ArgumentTypeError(f"{text} is below 0")
-    return number
-
-
-def not_negative(text: str) -> float:
-    """Read a number from 0 on."""
-    if not 0 <= (number := _number(text, float)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 on")
-    return number
-
-
-def fraction(text: str) -> float:
-    """Read a number above 0 and at most 1."""
-    if not 0 < (number := _number(text, float)) <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
-    return number
-
-
-def _number(text: str, kind: type[Number]) -> Number:
-    # argparse's own message would show the name of the function.
-    try:
-        return kind(text)
-    except ValueError:
-        what = "a whole number" if kind is int else "a number"
-        raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
+positive = _number(int, lambda number: number >= 1, "not above 0")
+from_zero = _number(int, lambda number: number >= 0, "below 0")
+not_negative = _number(float, lambda number: 0 <= number < float("inf"), "not a number from 0 on")
+fraction = _number(float, lambda number: 0 < number <= 1, "not above 0 and at most 1")

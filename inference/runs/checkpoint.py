@@ -67,7 +67,8 @@ def open_checkpoint(name: str) -> Checkpoint:
     _check_weights(name, path, weights)
     if not any((path / file).is_file() for file in ("tokenizer.json", "vocab.json")):
         raise RecordError(f"{name}: no tokenizer.json; copy the tokenizer of its base model there")
-    files = sorted({file for pattern in _DECIDING for file in path.glob(pattern)} - set(_layout(path)))
+    files = sorted({file for pattern in _DECIDING for file in path.glob(pattern)})
+    files = [file for file in files if file.name not in _LAYOUT_FILES]
     return Checkpoint(
         name=name,
         path=path,
@@ -83,10 +84,6 @@ def open_checkpoint(name: str) -> Checkpoint:
             map(str, names if isinstance(names := config.get("architectures"), list) else ())
         ),
     )
-
-
-def _layout(path: Path) -> list[Path]:
-    return [path / name for name in _LAYOUT_FILES]
 
 
 def _read_config(path: Path, if_missing: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,21 +31,8 @@ ROOM_FOR_TEXT_TOKENS = 2048
 LONGEST_SECTION, LARGE_VOCABULARY = 400, 8192
 PIXELS_PER_IMAGE_TOKEN = 28 * 28
 DECIDING = (
-    "backend",
-    "limit",
-    "prompt",
-    "constrain",
-    "confidence",
-    "temperature",
-    "top_p",
-    "max_new_tokens",
-    "n_samples",
-    "min_pixels",
-    "max_pixels",
-    "seed",
-    "dtype",
-    "server_url",
-    "server_model",
+    *("backend", "limit", "prompt", "constrain", "confidence", "temperature", "top_p", "max_new_tokens"),
+    *("n_samples", "min_pixels", "max_pixels", "seed", "dtype", "server_url", "server_model"),
 )
 
 
@@ -137,7 +125,9 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
     max_model_len = choose_max_model_len(arguments, checkpoint, images_per_row)
     identity: dict[str, Any] = {
         "checkpoint": checkpoint.sha256 or checkpoint.name,
-        "data": file_sha256(arguments.data) if arguments.data else _sha256_of(records),
+        "data": file_sha256(arguments.data)
+        if arguments.data
+        else hashlib.sha256(json.dumps(records).encode("ascii")).hexdigest(),
         "image_root": str(image_root.resolve()),
         "max_model_len": max_model_len,
     }
@@ -154,19 +144,12 @@ def _read(arguments: argparse.Namespace) -> tuple[list[Record], Path]:
         candidates = None
         if arguments.candidates is not None:
             candidates = [label.strip() for label in arguments.candidates.split(",")]
-        return records_of_images(arguments.images, task=arguments.task, candidates=candidates, say=_say)
+        say = partial(print, file=sys.stderr)
+        return records_of_images(arguments.images, task=arguments.task, candidates=candidates, say=say)
     image_root: Path = arguments.image_root or arguments.data.parent
     if arguments.keep_invalid:
         return read_records_keeping_invalid(arguments.data), image_root
     return read_records(arguments.data, need_truth=False), image_root
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr)
-
-
-def _sha256_of(records: list[Record]) -> str:
-    return hashlib.sha256(json.dumps(records).encode("ascii")).hexdigest()
 
 
 def _longest_section(checkpoint: Checkpoint) -> int | None:
@@ -224,18 +207,13 @@ def describe_run(plan: Plan) -> dict[str, Any]:
     """Give run.json as it is when the run starts."""
     arguments, checkpoint = plan.arguments, plan.checkpoint
     shown = {
-        name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in vars(arguments).items()
+        if name not in ("worker", "handout", "command_line")
     }
-    for internal in ("worker", "handout", "command_line"):
-        shown.pop(internal)
     path = checkpoint.path.resolve() if checkpoint.path else None
-    attempt = {
-        "status": "running",
-        "started_at": utc_now(),
-        "commit": commit(),
-        "versions": installed_versions(PACKAGES),
-    }
-    attempt |= {"device": "cpu" if runs_on_cpu() else "cuda", "arguments": shown}
+    attempt: dict[str, Any] = {"status": "running", "started_at": utc_now(), "commit": commit()}
+    attempt |= {"versions": installed_versions(PACKAGES), "device": "cpu" if runs_on_cpu() else "cuda"}
     return {
         "identity": plan.identity,
         "model": {
@@ -245,12 +223,8 @@ def describe_run(plan: Plan) -> dict[str, Any]:
             "sha256": checkpoint.sha256,
             "files_bytes": checkpoint.files,
         },
-        "data": {
-            "path": plan.names["data"],
-            "sha256": plan.identity["data"],
-            "rows": len(plan.records),
-        },
+        "data": {"path": plan.names["data"], "sha256": plan.identity["data"], "rows": len(plan.records)},
         "pixels": {"min": arguments.min_pixels, "max": arguments.max_pixels},
         "prompt": prompt_description(arguments.prompt),
-        "attempts": [attempt],
+        "attempts": [attempt | {"arguments": shown}],
     }
