@@ -7,6 +7,7 @@ import platform
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 
 def installed_versions(packages: Iterable[str]) -> dict[str, str | None]:
@@ -37,8 +38,13 @@ def commit() -> str | None:
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """Give the SHA-256 sum of a file in hexadecimal. Raises OSError."""
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
+        return sha256_of(file)
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """Give the SHA-256 sum of what is left to read of an open file, in hexadecimal. Raises OSError."""
+    digest = hashlib.sha256()
+    while block := file.read(2**20):
+        digest.update(block)
     return digest.hexdigest()

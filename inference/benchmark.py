@@ -14,8 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,10 @@ from emocaliber.taxonomy import task_group
 from inference.backends.backend import CONFIDENCES, EngineError
 from inference.backends.prepare import Request
 from inference.backends.vllm_engine import Engine
-from inference.runs.answering import Stopper, answer_rows, say
+from inference.runs.answering import answer_rows, say
 from inference.runs.arguments import parse_arguments
 from inference.runs.plan import Plan, describe_run, make_plan
 from inference.runs.run_folder import RunFolder
-from inference.runs.start_backend import start_backend
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     what = parser.parse_args(given[:1]).what
     if what == "evaluate":
         return benchmark_evaluate_main(given[1:])
-    return benchmark_infer_main(what, given[1:])
+    return run_command(lambda: measure_inference(what, given[1:]))
 
 
 HERE = Path(__file__).resolve().parent
@@ -193,36 +193,23 @@ ROWS_ONE_BY_ONE = 64  # they take as long as a thousand rows together
 ROUNDS = 2  # (b) and (c) in turn, so that a machine that gets slower is no advantage of either
 
 
-def benchmark_infer_main(what: str, argv: Sequence[str]) -> int:
-    """Run one of the two comparisons; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog=f"benchmark.py {what}",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def measure_inference(what: str, argv: Sequence[str]) -> None:
+    """Run one of the two comparisons of inference and print it. Raises RecordError, EngineError."""
+    parser = CommandParser(prog=f"benchmark.py {what}", description=__doc__, allow_abbrev=False)
     parser.add_argument("--rows", type=int, default=512, help="the first N rows (default: %(default)s)")
     parser.add_argument("--worker-rows", type=int, default=4096, help="those of (d), 0 to leave it out")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there as well")
     own, rest = parser.parse_known_args(argv)
-    try:
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            options = [*rest, "--limit", str(own.rows), "--output-dir", str(folder / "run")]
-            plan = make_plan(parse_arguments(options, description=__doc__))
-            numbers = ways(plan) if what == "infer" else confidences(plan)
-            if what == "infer" and own.worker_rows:
-                numbers["workers"] = workers([*rest, "--limit", str(own.worker_rows)], folder)
-        print("\n".join(lines(numbers)))
-        if own.json is not None:
-            write_text_atomic(own.json, json.dumps(numbers, indent=2) + "\n")
-    except RecordError as error:
-        say(f"error: {error}")
-        return 2
-    except (EngineError, OSError) as error:
-        say(f"error: {error}")
-        return 1
-    return 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        options = [*rest, "--limit", str(own.rows), "--output-dir", str(folder / "run")]
+        plan = make_plan(parse_arguments(options, description=__doc__))
+        numbers = ways(plan) if what == "infer" else confidences(plan)
+        if what == "infer" and own.worker_rows:
+            numbers["workers"] = workers([*rest, "--limit", str(own.worker_rows)], folder)
+    print("\n".join(lines(numbers)))
+    if own.json is not None:
+        write_text_atomic(own.json, json.dumps(numbers, indent=2) + "\n")
 
 
 def ways(plan: Plan) -> dict[str, Any]:
@@ -240,21 +227,20 @@ def ways(plan: Plan) -> dict[str, Any]:
         "(c) as infer.py, scored rows": lambda: _as_infer_does(plan, engine),
     }
     found = _timed(alone, len(some)) | _timed(together, len(requests), rounds=ROUNDS)
-    numbers = {"rows": len(requests), "engine": engine.arguments, "ways": found}
-    one, all_at_once, ours = (way["rows_per_s"] for way in numbers["ways"].values())
-    return numbers | {"gain": round(ours / one, 2), "share": round(ours / all_at_once, 3)}
+    one, all_at_once, ours = (way["rows_per_s"] for way in found.values())
+    rates = {"gain": round(ours / one, 2), "share": round(ours / all_at_once, 3)}
+    return {"rows": len(requests), "engine": engine.arguments, "ways": found, **rates}
 
 
-def _started(plan: Plan) -> "Engine":
-
-    backend = start_backend(plan)
+def _started(plan: Plan) -> Engine:
+    backend = plan.start_backend()
     if not isinstance(backend, Engine):
         raise RecordError("the benchmark is of --backend vllm; leave --backend out")
     return backend
 
 
 def _timed(
-    measured: dict[str, Callable[[], int]], n_rows: int, rounds: int = 1
+    measured: Mapping[str, Callable[[], int]], n_rows: int, rounds: int = 1
 ) -> dict[str, dict[str, float]]:
     """Give seconds and rates of each; what is measured gives the number of tokens that it wrote."""
     seconds = dict.fromkeys(measured, 0.0)
@@ -277,9 +263,8 @@ def _timed(
     }
 
 
-def _as_infer_does(plan: Plan, engine: "Engine") -> int:
+def _as_infer_does(plan: Plan, engine: Engine) -> int:
     """Take the folder, look what is done, answer the rest, write the final files, read and score them."""
-
     folder = RunFolder(plan.arguments.output_dir)
     folder.open(describe_run(plan), overwrite=True)
     done = folder.gather(retry_errors=False)
@@ -291,7 +276,7 @@ def _as_infer_does(plan: Plan, engine: "Engine") -> int:
     return n_tokens
 
 
-def _answered(plan: Plan, engine: "Engine", folder: RunFolder, pending: Sequence[dict[str, Any]]) -> int:
+def _answered(plan: Plan, engine: Engine, folder: RunFolder, pending: Sequence[dict[str, Any]]) -> int:
     """Answer rows onto the disk; gives the tokens of the responses and of the further confidences."""
     n_tokens = 0
     with folder.appender() as appender:
@@ -301,7 +286,7 @@ def _answered(plan: Plan, engine: "Engine", folder: RunFolder, pending: Sequence
             appender.write(output)
             n_tokens += output.get("n_response_tokens", 0) + sum(output.get("confidence_tokens", {}).values())
 
-        answer_rows(engine, pending, plan.image_root, write, Stopper())
+        answer_rows(engine, pending, write)
     return n_tokens
 
 
@@ -336,7 +321,7 @@ def confidences(plan: Plan) -> dict[str, Any]:
         return _answered(plan, engine, folder, plan.records)
 
     asked("response, stated confidence")  # warm-up
-    measured = {name: lambda name=name: asked(name) for name in askings}
+    measured = {name: partial(asked, name) for name in askings}
     return {"rows": len(plan.records), "ways": _timed(measured, len(plan.records))}
 
 

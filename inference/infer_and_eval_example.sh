@@ -21,7 +21,7 @@ DATA="${DATA:-$MINI_DATA/test.jsonl}"
 IMAGE_ROOT="${IMAGE_ROOT:-$(dirname "$DATA")}"
 EXPERIMENT_NAME="${EXPERIMENT_NAME:-$(basename "$CHECKPOINT")_$(basename "$(dirname "$DATA")")}"
 OUTPUT_DIR="${OUTPUT_DIR:-$ROOT/infer_results/$EXPERIMENT_NAME}"
-N_GPU="${N_GPU:-1}" # engines side by side, one a GPU
+N_GPU="${N_GPU:-}" # engines side by side, one a GPU; without it infer.py chooses: 1, or 2 where no GPU is
 TEMPERATURE="${TEMPERATURE:-0.7}"
 MAX_NEW_TOKENS="${MAX_NEW_TOKENS:-1024}"
 MIN_PIXELS="${MIN_PIXELS:-200704}" # 256 * 28 * 28
@@ -34,7 +34,7 @@ if [[ "$DATA" == "$MINI_DATA/test.jsonl" ]]; then
   python "$ROOT/data/build_mini.py" --output-dir "$MINI_DATA" # does nothing when it is complete
 fi
 python "$ROOT/inference/infer.py" --checkpoint "$CHECKPOINT" --data "$DATA" --image-root "$IMAGE_ROOT" \
-  --output-dir "$OUTPUT_DIR" --workers "$N_GPU" --temperature "$TEMPERATURE" \
+  --output-dir "$OUTPUT_DIR" ${N_GPU:+--workers "$N_GPU"} --temperature "$TEMPERATURE" \
   --max-new-tokens "$MAX_NEW_TOKENS" --min-pixels "$MIN_PIXELS" --max-pixels "$MAX_PIXELS" \
   --seed "$SEED" "$@"
 python "$ROOT/inference/evaluate.py" --predictions "$OUTPUT_DIR/predictions.jsonl" --output-dir "$OUTPUT_DIR"

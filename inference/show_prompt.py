@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from emocaliber.command_line import CommandParser
+from emocaliber.command_line import CommandParser, run_command
 from emocaliber.provenance import file_sha256
-from emocaliber.records import Record, RecordError, iterate_with_places
+from emocaliber.records import Record, RecordError, is_invalid_record, iterate_with_places
 from inference.backends.prepare import ChatTokenizer, RowError, chat_messages
 from inference.runs.checkpoint import open_checkpoint
-from inference.runs.plan import is_invalid
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -29,20 +28,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
-    arguments = parse_arguments(argv)
-    try:
-        print(rendered_prompt(arguments.run, arguments.id))
-    except (RecordError, RowError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
 def rendered_prompt(folder: Path, row_id: str | None) -> str:
     """Give the text of a row's prompt up to where the answer begins. Raises RecordError."""
-
     run = _read_run(folder / "run.json")
     path = run["model"]["path"]
     if path is None:
@@ -50,7 +37,10 @@ def rendered_prompt(folder: Path, row_id: str | None) -> str:
     if open_checkpoint(path).sha256 != run["model"]["sha256"]:
         raise RecordError(f"{path}: no longer the checkpoint of {folder}; put that one back")
     record = _row(folder, run, row_id)
-    return ChatTokenizer(path).render(chat_messages(record, run["prompt"]["name"]))
+    try:
+        return ChatTokenizer(path).render(chat_messages(record, run["prompt"]["name"]))
+    except RowError as error:
+        raise RecordError(f"row {record['id']!r} has no prompt: {error.message}") from None
 
 
 def _read_run(path: Path) -> dict[str, Any]:
@@ -72,10 +62,20 @@ def _row(folder: Path, run: dict[str, Any], row_id: str | None) -> Record:
             raise RecordError(f"{source}: no longer the data of {folder}; let the run finish, or put it back")
     for _, record in iterate_with_places(source, need_truth=False, allow_invalid=True):
         if row_id in (None, record["id"]):
-            if is_invalid(record):
+            if is_invalid_record(record):
                 raise RecordError(f"{source}: row {record['id']!r} is no record, so it has no prompt")
             return record
     raise RecordError(f"{source}: no row has the id {row_id!r}")
+
+
+def show(arguments: argparse.Namespace) -> None:
+    """Print the prompt that is asked for. Raises RecordError."""
+    print(rendered_prompt(arguments.run, arguments.id))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    return run_command(lambda: show(parse_arguments(argv)))
 
 
 if __name__ == "__main__":

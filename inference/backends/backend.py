@@ -1,15 +1,58 @@
 """What answers rows, whatever it is: the one interface of vLLM, of a server and of transformers."""
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from emocaliber.chat_server import SERVERS_OWN
+from emocaliber.command_line import Failure
+from emocaliber.response import response_pattern
 
 LIKELIHOOD, P_TRUE = "likelihood", "p_true"
 CONFIDENCES = (LIKELIHOOD, P_TRUE)
 """Confidences that need more of the model than its response: see `Answer`."""
+
+
+@dataclass(frozen=True)
+class Takes:
+    """What a kind of backend can do; the command line refuses to ask it for the rest.
+
+    `server`: it is at --server-url and needs no checkpoint. `workers`: several can run side by side, each on
+    its own GPUs. `constrain`, `confidences`: the options of these names. `batch_size`: the rows that it works
+    on at a time where --batch-size does not say.
+    """
+
+    server: bool = False
+    workers: bool = False
+    constrain: bool = False
+    confidences: bool = False
+    batch_size: int = 256
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a backend is started from: the checkpoint as it was looked at, and options of infer.py.
+
+    `checkpoint`: a folder or a name on the hub; of a server's model only a folder is of use.
+    `architectures`: the names of its model classes, empty where they are not known. `image_factor`: the side
+    in pixels of the square that becomes one image token. `max_model_len`: tokens of prompt and response.
+    `batch_size`: rows at a time.
+    """
+
+    checkpoint: str
+    architectures: tuple[str, ...]
+    image_factor: int
+    max_model_len: int
+    images_per_row: int
+    batch_size: int
+    dtype: str
+    tensor_parallel_size: int
+    gpu_memory_utilization: float
+    server_url: str | None
+    server_model: str | None
+    api_key_variable: str
+    timeout_s: float
 
 
 @dataclass(frozen=True)
@@ -35,6 +78,13 @@ class Asking:
     longest_section: int | None = None
     confidences: tuple[str, ...] = ()
 
+    def pattern(self, candidates: Sequence[str]) -> str | None:
+        """Give what a response has to match, None for anything. Raises ValueError for unusable labels."""
+        if not self.constrain:
+            return None
+        prompt = self.prompt or "published"
+        return response_pattern(prompt, candidates, longest_section=self.longest_section)
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -44,7 +94,8 @@ class Answer:
     beginning of the closing tag, after the response's own reasoning and `<answer>`. `p_true`: the probability
     of "True", of "True" and "False", when the model is asked whether its answer is right (Kadavath et al.
     2022, arXiv 2207.05221). None where it was not asked for, or where the response has no answer to ask of.
-    `confidence_tokens`: by name, the tokens that each of these took, prompts included.
+    `confidence_tokens`: by name, the tokens that each of these took, prompts included. `images_sha256`: the
+    sum of each image file, in their order.
     """
 
     id: str
@@ -57,6 +108,7 @@ class Answer:
     candidate_logprobs: dict[str, float] | None = None
     p_true: float | None = None
     confidence_tokens: dict[str, int] | None = None
+    images_sha256: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,12 +120,17 @@ class Refusal:
     message: str
 
 
-class EngineError(RuntimeError):
+class EngineError(Failure):
     """The backend, not a row, failed: the rows that have no answer yet can be asked again later."""
 
 
 class Backend(Protocol):
-    """Something that answers rows. Made with its own settings and an `Asking`; making it may take minutes."""
+    """Something that answers rows. Making it may take minutes; it is then ready to be asked."""
+
+    takes: ClassVar[Takes]
+
+    def __init__(self, settings: Settings, asking: Asking) -> None:
+        """Load the checkpoint, or find the server. Raises EngineError, RecordError for a user's mistake."""
 
     @property
     def arguments(self) -> Mapping[str, Any]:

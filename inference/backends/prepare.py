@@ -14,12 +14,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from emocaliber.images import MAX_ASPECT_RATIO, MAX_DECODED_PIXELS, image_tokens, to_rgb
 from emocaliber.prompts import SYSTEM_PROMPT, prompted
+from emocaliber.provenance import sha256_of
 from emocaliber.records import record_candidates, record_images
-from inference.backends.backend import EngineError, Refusal
+from inference.backends.backend import Asking, EngineError, Refusal
 
 
 class ChatTokenizer:
@@ -70,9 +71,10 @@ class ChatTokenizer:
 
 
 def _processor_template(checkpoint: str) -> str:
-    from transformers import AutoProcessor
+    import transformers
 
-    template = AutoProcessor.from_pretrained(checkpoint).chat_template
+    processors: Any = transformers.AutoProcessor
+    template = processors.from_pretrained(checkpoint).chat_template
     if not template:
         raise EngineError(f"{checkpoint} has no chat template (chat_template.jinja); copy its base model's")
     return str(template)
@@ -116,8 +118,10 @@ def locate(image_root: Path, name: str) -> Path:
     return Path(path)
 
 
-def load_image(path: Path) -> Image.Image:
+def load_image(path: Path) -> tuple[Image.Image, str]:
     """Decode an image of any mode: to RGB, upright by its EXIF, first frame, transparency on white.
+
+    Gives it with the SHA-256 sum of the file, which is opened once.
 
     Raises RowError: image_missing, image_unreadable, image_too_large, image_too_narrow; EngineError where
     there is not enough memory.
@@ -125,9 +129,12 @@ def load_image(path: Path) -> Image.Image:
     name = _shown(path)
     _check_file(path, name)
     try:
-        with Image.open(path, formats=_known_formats()) as image:
-            _check_size(name, *image.size)
-            rgb = to_rgb(ImageOps.exif_transpose(image))
+        with open(path, "rb") as file:
+            with Image.open(file, formats=_known_formats()) as image:
+                _check_size(name, *image.size)
+                rgb = to_rgb(ImageOps.exif_transpose(image))
+            file.seek(0)
+            return rgb, sha256_of(file)
     except RowError:
         raise
     except Image.DecompressionBombError:
@@ -136,12 +143,17 @@ def load_image(path: Path) -> Image.Image:
         ) from None
     except MemoryError:  # of this machine, now: another time the row may have its answer
         raise EngineError(f"{name}: not enough memory to decode it; free some, or lower --workers") from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise RowError("image_unreadable", f"{name}: not an image of a known format") from None
     except Exception as error:  # a decoder that is fed damaged bytes may raise anything
         reason = " ".join(f"{type(error).__name__}: {str(error)[:200]}".split())
         raise RowError("image_unreadable", f"{name}: {reason}") from None
-    return rgb
+
+
+def load_images(record: Mapping[str, Any], image_root: Path) -> tuple[list[Image.Image], list[str]]:
+    """Give a row's images and the sums of their files, in their order. Raises RowError, EngineError."""
+    loaded = [load_image(locate(image_root, name)) for name in record_images(record)]
+    return [image for image, _ in loaded], [sha256 for _, sha256 in loaded]
 
 
 def _check_file(path: Path, name: str) -> None:
@@ -185,20 +197,11 @@ def _check_size(name: str, width: int, height: int) -> None:
 
 
 @dataclass(frozen=True)
-class PixelBudget:
-    """Pixels an image is resized to, and the side in pixels of the square that becomes one image token."""
-
-    min_pixels: int
-    max_pixels: int
-    factor: int
-
-
-@dataclass(frozen=True)
 class Request:
-    """What the engine is asked for one row; `n_image_tokens` is what the pixel budget implies.
+    """What the engine is asked for one row; `n_image_tokens` is what the pixel limits imply.
 
-    `messages` and `candidates` are what the prompt was made of. `rendered` is the same as the engine's own
-    input, its images resized and cut into patches.
+    `messages` and `candidates` are what the prompt was made of, `images_sha256` are the sums of the image
+    files. `rendered` is the same as the engine's own input, its images resized and cut into patches.
     """
 
     id: str
@@ -208,6 +211,7 @@ class Request:
     seed: int
     messages: list[dict[str, Any]] = field(default_factory=list, compare=False)
     candidates: tuple[str, ...] = ()
+    images_sha256: list[str] = field(default_factory=list)
     rendered: Any = None
 
 
@@ -286,7 +290,8 @@ def _content(content: Any) -> str | list[dict[str, Any]]:
 def count_prompt_tokens(
     ids: Sequence[int],
     sizes: Sequence[tuple[int, int]],
-    budget: PixelBudget,
+    asking: Asking,
+    factor: int,
     image_token_id: int,
     forbidden: frozenset[int] = frozenset(),
 ) -> tuple[int, int]:
@@ -295,71 +300,75 @@ def count_prompt_tokens(
     Args:
         ids: the rendered prompt, one token for each image.
         sizes: (width, height) of each image in pixels.
+        asking: holds the pixel limits.
+        factor: the side in pixels of the square that becomes one image token.
         forbidden: tokens that stand for what a row cannot have.
     Raises:
         RowError: the text itself holds such a token, or one of an image.
     """
     if ids.count(image_token_id) != len(sizes) or not forbidden.isdisjoint(ids):
         raise RowError("prompt_invalid", "the text holds a token that stands for an image or a video")
-    n_image_tokens = sum(
-        image_tokens(*size, budget.factor, budget.min_pixels, budget.max_pixels) for size in sizes
-    )
+    n_image_tokens = sum(image_tokens(*size, factor, asking.min_pixels, asking.max_pixels) for size in sizes)
     return len(ids) - len(sizes) + n_image_tokens, n_image_tokens
 
 
 class Preparer:
-    """Makes requests of records for one checkpoint: its tokenizer, its limits, the data's image root."""
+    """Makes requests of records, for one checkpoint and what is asked of it."""
 
     def __init__(
         self,
-        *,
         encode: Callable[[list[dict[str, Any]]], list[int]],
-        render: Callable[[Request], Any],
+        asking: Asking,
+        *,
         image_token_id: int,
         forbidden_token_ids: frozenset[int],
+        factor: int,
         max_model_len: int,
-        budget: PixelBudget,
-        image_root: Path,
-        seed: int,
-        prompt: str | None = None,
     ) -> None:
         """`encode` turns chat messages to token ids with one `image_token_id` for each image.
 
-        `render` gives a request's `rendered`, or raises RowError.
+        `factor`: the side in pixels of the square that becomes one image token. A text may hold none of the
+        forbidden tokens, and prompt and response together have at most `max_model_len`.
         """
         self._encode = encode
-        self._render = render
+        self._asking = asking
         self._image_token_id = image_token_id
         self._forbidden = forbidden_token_ids
+        self._factor = factor
         self._max_model_len = max_model_len
-        self._budget = budget
-        self._image_root = image_root
-        self._seed = seed
-        self._prompt = prompt
+
+    @classmethod
+    def of_model(
+        cls, config: Any, tokenizer: ChatTokenizer, asking: Asking, max_model_len: int
+    ) -> "Preparer":
+        """Make one for a loaded model; `config` is its configuration as transformers has it."""
+        return cls(
+            tokenizer.encode,
+            asking,
+            image_token_id=config.image_token_id,
+            forbidden_token_ids=visual_token_ids(config) - {config.image_token_id},
+            factor=config.vision_config.patch_size * config.vision_config.spatial_merge_size,
+            max_model_len=max_model_len,
+        )
 
     def prepare(self, record: Mapping[str, Any]) -> Request | Refusal:
         """Give the request of a row, or the reason why there is none."""
         try:
-            images = [load_image(locate(self._image_root, name)) for name in record_images(record)]
-            return self._request(record, images)
+            return self._request(record)
         except RowError as error:
             return Refusal(record["id"], error.type, error.message)
 
-    def _prepare_wholly(self, record: Mapping[str, Any]) -> Request | Refusal:
-        request = self.prepare(record)
-        if isinstance(request, Refusal):
-            return request
-        try:
-            return replace(request, images=[], rendered=self._render(request))
-        except RowError as error:
-            return Refusal(record["id"], error.type, error.message)
-
-    def _request(self, record: Mapping[str, Any], images: list[Image.Image]) -> Request:
-        messages = chat_messages(record, self._prompt)
+    def _request(self, record: Mapping[str, Any]) -> Request:
+        images, sums = load_images(record, self._asking.image_root)
+        messages = chat_messages(record, self._asking.prompt)
         ids = self._encode(messages)
-        sizes = [image.size for image in images]
         n_tokens, n_image_tokens = count_prompt_tokens(
-            ids, sizes, self._budget, self._image_token_id, self._forbidden
+            ids,
+            [image.size for image in images],
+            self._asking,
+            self._factor,
+            self._image_token_id,
+            self._forbidden,
         )
         if n_tokens + 1 > self._max_model_len:  # one token of answer has to fit
             raise RowError(
@@ -372,26 +381,53 @@ class Preparer:
             ids,
             images,
             n_image_tokens,
-            row_seed(self._seed, record["id"]),
+            row_seed(self._asking.seed, record["id"]),
             messages,
             tuple(record_candidates(record)),
+            sums,
         )
 
     def prepare_ahead(
-        self, records: Iterable[Mapping[str, Any]], *, threads: int, ahead: int
+        self,
+        records: Iterable[Mapping[str, Any]],
+        render: Callable[[Request], tuple[Any, int]],
+        *,
+        threads: int,
+        ahead: int,
     ) -> Generator[Request | Refusal, None, None]:
         """Prepare and render rows in order, up to `ahead` of them before they are asked for.
 
-        The engine computes meanwhile: it need not wait for images.
+        The engine computes meanwhile: it need not wait for images. `render` gives a request's `rendered` and
+        the image tokens in it, or raises RowError; it is called from several threads. Raises EngineError if
+        these are not as many as the pixel limits imply.
         """
+
+        def prepared(record: Mapping[str, Any]) -> Request | Refusal:
+            try:
+                request = self._request(record)
+                rendered, n_image_tokens = render(request)
+            except RowError as error:
+                return Refusal(record["id"], error.type, error.message)
+            if n_image_tokens != request.n_image_tokens:
+                raise EngineError(
+                    f"row {request.id}: its images have {n_image_tokens} tokens, the limits imply "
+                    f"{request.n_image_tokens}; this checkpoint's image processor does not keep them"
+                )
+            return replace(request, images=[], rendered=rendered)
+
         rows = iter(records)
         with ThreadPoolExecutor(threads) as pool:
             waiting: list[Future[Request | Refusal]] = []
             try:
-                waiting += [pool.submit(self._prepare_wholly, row) for row in islice(rows, ahead)]
+                waiting += [pool.submit(prepared, row) for row in islice(rows, ahead)]
                 while waiting:
                     ready = waiting.pop(0)
-                    waiting += [pool.submit(self._prepare_wholly, row) for row in islice(rows, 1)]
+                    waiting += [pool.submit(prepared, row) for row in islice(rows, 1)]
                     yield ready.result()
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
+
+
+def visual_token_ids(config: Any) -> frozenset[int]:
+    """Give the tokens that stand for images and videos in a model's prompts, of its configuration."""
+    return frozenset({config.image_token_id, getattr(config, "video_token_id", None)} - {None})

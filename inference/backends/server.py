@@ -2,11 +2,13 @@
 
 import base64
 import io
+import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, ClassVar
 
 from PIL import Image
 
@@ -18,30 +20,47 @@ from emocaliber.chat_server import (
     Completion,
     Failure,
     ServerUnusable,
-    is_server_url,
     read_key,
 )
 from emocaliber.images import resized
 from emocaliber.jsonl import RecordError
-from emocaliber.records import record_candidates, record_images
-from emocaliber.response import response_pattern
-from inference.backends.backend import Answer, Asking, EngineError, Refusal
-from inference.backends.prepare import RowError, chat_messages, load_image, locate, row_seed
+from emocaliber.records import record_candidates
+from inference.backends.backend import Answer, Asking, EngineError, Refusal, Settings, Takes
+from inference.backends.prepare import (
+    ChatTokenizer,
+    RowError,
+    chat_messages,
+    count_prompt_tokens,
+    load_images,
+    row_seed,
+)
 
 
-def completion_fields(
-    record: Mapping[str, Any], asking: Asking, factor: int
-) -> tuple[dict[str, Any], list[tuple[int, int]]]:
-    """Give the fields of a row's chat completion, and (width, height) in pixels of each image as it is sent.
+@dataclass
+class _Row:
+    """A row under way. What is known once its request is made: (width, height) in pixels of each image as it
+    is sent, the sums of the image files, and the tokens that the prompt has to have, those of images too.
+    """
+
+    record: Mapping[str, Any]
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    images_sha256: list[str] = field(default_factory=list)
+    expected: tuple[int, int] | None = None
+
+
+def completion_fields(row: _Row, asking: Asking, factor: int) -> dict[str, Any]:
+    """Give the fields of a row's chat completion, and fill in what is known of its images.
 
     Images are resized to multiples of `factor` within the limits, so that a server that resizes by the same
     rule leaves them as they are, and one that has other limits still gets no other number of pixels. The
     field `structured_outputs` of a constrained row is that of vLLM's server. Raises RowError.
     """
+    record = row.record
     try:
         messages = chat_messages(record, asking.prompt)
-        images = [load_image(locate(asking.image_root, name)) for name in record_images(record)]
+        images, row.images_sha256 = load_images(record, asking.image_root)
         images = [_within_limits(image, asking, factor) for image in images]
+        row.sizes = [image.size for image in images]
         fields: dict[str, Any] = {
             "messages": _with_images(messages, images),
             "temperature": asking.temperature,
@@ -51,20 +70,11 @@ def completion_fields(
             "seed": row_seed(asking.seed, record["id"]),
         }
         if asking.constrain:
-            fields["structured_outputs"] = {"regex": _pattern(record, asking)}
-    except RecordError as error:
+            pattern = asking.pattern(record_candidates(record)) or ""
+            fields["structured_outputs"] = {"regex": _sendable(pattern)}
+    except ValueError as error:  # of its candidates, or a label that no response could name
         raise RowError("prompt_invalid", str(error)) from None
-    return fields, [image.size for image in images]
-
-
-def _pattern(record: Mapping[str, Any], asking: Asking) -> str:
-    candidates = record_candidates(record)
-    try:
-        return _sendable(
-            response_pattern(asking.prompt or "published", candidates, longest_section=asking.longest_section)
-        )
-    except ValueError as error:  # a label that no response could name
-        raise RowError("prompt_invalid", str(error)) from None
+    return fields
 
 
 def _within_limits(image: Image.Image, asking: Asking, factor: int) -> Image.Image:
@@ -104,85 +114,56 @@ def _sendable(text: str) -> str:
 def data_url(image: Image.Image) -> str:
     """Give an image as a `data:` address, a PNG: every pixel arrives as it is."""
     file = io.BytesIO()
-    image.save(
-        file, "PNG", compress_level=1
-    )  # four times as fast as the default for a few percent more bytes
+    # Four times as fast as the default for a few percent more bytes.
+    image.save(file, "PNG", compress_level=1)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
 FAILURES_IN_A_ROW = 20
 """After so many rows without an answer the server, not the rows, is at fault."""
 
-ExpectedPromptTokens = Callable[[Mapping[str, Any], Sequence[tuple[int, int]]], tuple[int, int]]
-
-
-@dataclass(frozen=True)
-class ServerSettings:
-    """Where the server is and how hard it is asked.
-
-    `url`: as far as `/v1`. `model`: None for the only one that it lists. `key_variable`: the name of the
-    environment variable that holds the key, if the server wants one. `timeout_s`: of one request.
-    `factor`: the side in pixels of the square that becomes one image token of the model. `extra`: more
-    fields of every request, or others; None takes one out, for servers that do not know it.
-    """
-
-    url: str
-    model: str | None = None
-    key_variable: str | None = None
-    concurrency: int = 32
-    timeout_s: float = 600.0
-    max_retries: int = 8
-    factor: int = 28
-    backoff_s: float = 0.5
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class _Row:
-    record: Mapping[str, Any]
-    expected: tuple[int, int] | None = None
+PromptCounter = Callable[[Mapping[str, Any], Sequence[tuple[int, int]]], tuple[int, int]]
 
 
 class ServerBackend:
     """A server that answers rows; a `backend.Backend`."""
 
+    takes: ClassVar[Takes] = Takes(server=True, constrain=True, batch_size=32)
+
     def __init__(
-        self,
-        settings: ServerSettings,
-        asking: Asking,
-        *,
-        expected_prompt_tokens: ExpectedPromptTokens | None = None,
+        self, settings: Settings, asking: Asking, *, max_retries: int = 8, backoff_s: float = 0.5
     ) -> None:
         """See that the server is there and which model it has.
 
-        `expected_prompt_tokens` gives the tokens of a row's prompt, and those of its images among them, from
-        the record and (width, height) in pixels of its images as they are sent; it may be called from several
-        threads at once, and raise RowError. Given it, the server's own count has to be the same. Raises
-        RecordError for settings that cannot be meant, EngineError for a server that cannot be used.
+        Where the checkpoint's folder is given, the server's count of every prompt's tokens has to be what
+        that and the pixel limits imply. Raises RecordError for a key that cannot be one, EngineError for a
+        server that cannot be used.
         """
-        _check(settings, asking)
         try:
-            key = "" if settings.key_variable is None else read_key(settings.key_variable)
+            key = read_key(settings.api_key_variable)
         except ValueError as error:
             raise RecordError(str(error)) from None
         self.settings = settings
         self.asking = asking
-        self._expected_prompt_tokens = expected_prompt_tokens
-        server = ChatServer(
-            settings.url,
-            key,
-            settings.timeout_s,
-            settings.max_retries,
-            settings.concurrency,
-            settings.backoff_s,
-        )
+        self.url = settings.server_url or ""
+        has_folder = Path(settings.checkpoint).is_dir()
+        self._count = _prompt_counter(settings, asking) if has_folder else None
+        server = ChatServer(self.url, key, settings.timeout_s, max_retries, settings.batch_size, backoff_s)
         self._client = ChatClient(server)
         self.model = self._model()
 
     @property
     def arguments(self) -> dict[str, Any]:
         """How it is asked, for run.json. The key is not among it."""
-        return {**asdict(self.settings), "model": self.model}
+        settings = self.settings
+        return {
+            "url": self.url,
+            "model": self.model,
+            "key_variable": settings.api_key_variable,
+            "concurrency": settings.batch_size,
+            "timeout_s": settings.timeout_s,
+            "factor": settings.image_factor,
+        }
 
     @property
     def counts(self) -> dict[str, Any]:
@@ -192,7 +173,7 @@ class ServerBackend:
     def answers(self, records: Iterable[Mapping[str, Any]]) -> Generator[Answer | Refusal | None, None, None]:
         """Yield every row's outcome as it comes, in any order, and None when none came for half a second.
 
-        Keeps `concurrency` rows under way and reads no more records; closing it drops those under way at
+        Keeps `batch_size` rows under way and reads no more records; closing it drops those under way at
         once. A row that fails after all retries is a Refusal, of a type in `SERVERS_OWN` where that is not
         the row's own. Raises EngineError for a server that cannot be used, that counts another number of
         prompt tokens than expected, or that gives no answer to `FAILURES_IN_A_ROW` rows in a row.
@@ -210,7 +191,7 @@ class ServerBackend:
                         n_failed += 1
                         if n_failed >= FAILURES_IN_A_ROW:
                             raise EngineError(
-                                f"{self.settings.url}: {n_failed} rows in a row have no answer, the last for "
+                                f"{self.url}: {n_failed} rows in a row have no answer, the last for "
                                 f"{outcome.type} ({outcome.message}); mend the server, or what it is sent"
                             )
         except ServerUnusable as error:
@@ -223,13 +204,12 @@ class ServerBackend:
 
     def _fields(self, row: _Row) -> Mapping[str, Any] | Failure:
         try:
-            fields, sizes = completion_fields(row.record, self.asking, self.settings.factor)
-            if self._expected_prompt_tokens is not None:
-                row.expected = self._expected_prompt_tokens(row.record, sizes)
+            fields = completion_fields(row, self.asking, self.settings.image_factor)
+            if self._count is not None:
+                row.expected = self._count(row.record, row.sizes)
         except RowError as error:
             return Failure(error.type, error.message)
-        fields = {**fields, **self.settings.extra}
-        return {"model": self.model} | {name: value for name, value in fields.items() if value is not None}
+        return {"model": self.model, **fields}
 
     def _outcome(self, row: _Row, outcome: Completion | Failure) -> Answer | Refusal:
         identity = row.record["id"]
@@ -237,7 +217,7 @@ class ServerBackend:
             return Refusal(identity, outcome.type, outcome.message)
         if row.expected is not None and outcome.n_prompt_tokens != row.expected[0]:
             raise EngineError(
-                f"row {identity}: {self.settings.url} counts {outcome.n_prompt_tokens} prompt tokens, the "
+                f"row {identity}: {self.url} counts {outcome.n_prompt_tokens} prompt tokens, the "
                 f"checkpoint and the pixel limits imply {row.expected[0]} ({row.expected[1]} of images); "
                 "serve that checkpoint, with the pixel limits "
                 f"{self.asking.min_pixels} and {self.asking.max_pixels}"
@@ -247,7 +227,7 @@ class ServerBackend:
         n_samples = self.asking.n_samples
         if len(outcome.texts) < n_samples:
             raise EngineError(
-                f"row {identity}: {self.settings.url} gives {len(outcome.texts)} of {n_samples} samples; "
+                f"row {identity}: {self.url} gives {len(outcome.texts)} of {n_samples} samples; "
                 "ask this server for one"
             )
         return Answer(
@@ -258,11 +238,12 @@ class ServerBackend:
             n_prompt_tokens=outcome.n_prompt_tokens,
             n_response_tokens=outcome.n_response_tokens,
             samples=outcome.texts[:n_samples] if n_samples > 1 else None,
+            images_sha256=row.images_sha256,
         )
 
     def _model(self) -> str:
         """Give the model's name; asks for the list all the same, to meet a wrong address or key at once."""
-        named = self.settings.model
+        named = self.settings.server_model
         try:
             models = self._client.models()
         except ServerUnusable as error:
@@ -271,12 +252,12 @@ class ServerBackend:
             if named is not None:
                 return named  # not every server lists its models
             raise EngineError(
-                f"{self.settings.url}: lists no models ({error}); correct the address (it ends in /v1), or "
+                f"{self.url}: lists no models ({error}); correct the address (it ends in /v1), or "
                 "name the model"
             ) from None
         if named is None and len(models) != 1:
             listed = ", ".join(models[:20]) or "none"
-            raise EngineError(f"{self.settings.url}: it has {len(models)} models ({listed}); name one")
+            raise EngineError(f"{self.url}: it has {len(models)} models ({listed}); name one")
         return models[0] if named is None else named
 
     def _unusable(self, error: ServerUnusable) -> EngineError:
@@ -284,23 +265,21 @@ class ServerBackend:
             return EngineError(f"{error}; start the server, or correct the address")
         if error.status == 404:
             return EngineError(f"{error}; correct the address (it ends in /v1) or the model's name")
-        variable = self.settings.key_variable
-        if variable is None:
-            return EngineError(f"{error}; name the environment variable that holds it")
-        return EngineError(f"{error}; put it into the environment variable {variable}")
+        return EngineError(f"{error}; put it into the environment variable {self.settings.api_key_variable}")
 
 
-def _check(settings: ServerSettings, asking: Asking) -> None:
-    if not is_server_url(settings.url):
-        raise RecordError(
-            "the server's address is not http(s)://HOST[:PORT]/v1; a key goes into an environment variable"
-        )
-    if asking.confidences:
-        raise RecordError(
-            f"a server cannot give {', '.join(asking.confidences)}; use vLLM or transformers in this process"
-        )
-    own = settings.extra.keys() & {"messages", "model", "stream", "n", "seed"}
-    if own:
-        raise RecordError(
-            f"the request's {', '.join(sorted(own))} cannot be set; take it out of the extra fields"
-        )
+def _prompt_counter(settings: Settings, asking: Asking) -> PromptCounter:
+    """Give what counts the tokens of a row's prompt and of its images, as the server has to.
+
+    The tokenizer takes seconds to load: it is when the first row is counted, and the server has been found.
+    """
+    tokenizer = cache(lambda: ChatTokenizer(settings.checkpoint))
+    loading = threading.Lock()
+
+    def count(record: Mapping[str, Any], sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+        with loading:  # of several threads one loads it
+            own = tokenizer()
+        ids = own.encode(chat_messages(record, asking.prompt))
+        return count_prompt_tokens(ids, sizes, asking, settings.image_factor, own.image_token_id)
+
+    return count

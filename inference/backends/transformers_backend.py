@@ -1,36 +1,40 @@
 """Transformers instead of vLLM: one row after another, slow, a second implementation to compare with."""
 
 from collections.abc import Generator, Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-from inference.backends.backend import Answer, Asking, EngineError, Refusal, first_line
-from inference.backends.prepare import ChatTokenizer, PixelBudget, Preparer, Request, RowError
+from inference.backends.backend import Answer, Asking, EngineError, Refusal, Settings, Takes, first_line
+from inference.backends.prepare import ChatTokenizer, Preparer, Request, RowError, visual_token_ids
 from inference.backends.probes import askable, probes, with_confidences
-from inference.backends.vllm_engine import EngineSettings
 
 
 class TransformersBackend:
     """A loaded checkpoint that answers rows by `generate`; a `backend.Backend`."""
 
-    def __init__(self, settings: EngineSettings, asking: Asking) -> None:
+    takes: ClassVar[Takes] = Takes(confidences=True)
+
+    def __init__(self, settings: Settings, asking: Asking) -> None:
         """Load the checkpoint onto the GPU, if there is one. Raises EngineError."""
         try:
             import torch
-            from transformers import AutoImageProcessor, AutoModelForImageTextToText, GenerationConfig
+            import transformers
 
+            models: Any = transformers.AutoModelForImageTextToText
+            processors: Any = transformers.AutoImageProcessor
+            generation_config: Any = transformers.GenerationConfig
             self._torch = torch
             self._device = "cuda" if torch.cuda.is_available() else "cpu"
             dtype = settings.dtype
             if dtype == "auto" and self._device == "cpu":
                 dtype = "float32"
             self.arguments = {"checkpoint": settings.checkpoint, "dtype": dtype, "device": self._device}
-            self._model = AutoModelForImageTextToText.from_pretrained(
+            self._model = models.from_pretrained(
                 settings.checkpoint,
                 dtype=dtype if dtype == "auto" else getattr(torch, dtype),
                 use_safetensors=True,
                 trust_remote_code=False,
             ).to(self._device)
-            self._images = AutoImageProcessor.from_pretrained(settings.checkpoint, use_fast=True)
+            self._images = processors.from_pretrained(settings.checkpoint, use_fast=True)
         except Exception as error:
             raise EngineError(
                 f"transformers could not load {settings.checkpoint}: {first_line(error)}"
@@ -38,52 +42,33 @@ class TransformersBackend:
         # Nothing of the checkpoint's sampling defaults, as with vLLM: only where a response ends.
         ends = self._model.generation_config.eos_token_id
         self._end_ids = ends if isinstance(ends, list) else [ends]
-        self._model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=self._end_ids[0])
+        self._model.generation_config = generation_config(eos_token_id=ends, pad_token_id=self._end_ids[0])
         self.asking = asking
         self.tokenizer = ChatTokenizer(settings.checkpoint)
         config = self._model.config
-        vision = config.vision_config
-        self._merged = vision.spatial_merge_size**2
+        self._merged = config.vision_config.spatial_merge_size**2
         self._image_token_id = config.image_token_id
-        video = getattr(config, "video_token_id", None)
-        self._visual_token_ids = {config.image_token_id} | ({video} if video is not None else set())
-        self._preparer = Preparer(
-            encode=self.tokenizer.encode,
-            render=self._render,
-            image_token_id=config.image_token_id,
-            forbidden_token_ids=frozenset(self._visual_token_ids - {config.image_token_id}),
-            max_model_len=settings.max_model_len,
-            budget=PixelBudget(
-                asking.min_pixels, asking.max_pixels, vision.patch_size * vision.spatial_merge_size
-            ),
-            image_root=asking.image_root,
-            seed=asking.seed,
-            prompt=asking.prompt,
-        )
+        self._visual_token_ids = visual_token_ids(config)
+        self._preparer = Preparer.of_model(config, self.tokenizer, asking, settings.max_model_len)
         self._room = settings.max_model_len
 
-    def _render(self, request: Request) -> dict[str, Any]:
-        """Give the model's own input for a request. Raises EngineError for another number of image tokens."""
+    def _render(self, request: Request) -> tuple[dict[str, Any], int]:
+        """Give the model's own input for a request, and the image tokens in it."""
         size = {"shortest_edge": self.asking.min_pixels, "longest_edge": self.asking.max_pixels}
         try:
             cut = self._images(images=request.images, size=size, return_tensors="pt")
         except (ValueError, TypeError, RuntimeError) as error:
             raise RowError("request_refused", str(error).split("\n")[0][:300]) from None
         counts = [int(grid.prod()) // self._merged for grid in cut["image_grid_thw"]]
-        if sum(counts) != request.n_image_tokens:
-            raise EngineError(
-                f"row {request.id}: its images have {sum(counts)} tokens, the limits imply "
-                f"{request.n_image_tokens}; this checkpoint's image processor does not keep the pixel limits"
-            )
         left = iter(counts)
         ids: list[int] = []
         for token in request.prompt_token_ids:
             ids += [token] * (next(left) if token == self._image_token_id else 1)
-        return {"ids": ids, "images": cut}
+        return {"ids": ids, "images": cut}, sum(counts)
 
     def answers(self, records: Iterable[Mapping[str, Any]]) -> Generator[Answer | Refusal | None, None, None]:
         """Yield every row's outcome, in order."""
-        for prepared in self._preparer.prepare_ahead(records, threads=1, ahead=1):
+        for prepared in self._preparer.prepare_ahead(records, self._render, threads=1, ahead=1):
             if isinstance(prepared, Refusal):
                 yield prepared
                 continue
@@ -115,6 +100,7 @@ class TransformersBackend:
             n_prompt_tokens=len(ids),
             n_response_tokens=sum(map(len, completions)),
             samples=texts if len(texts) > 1 else None,
+            images_sha256=request.images_sha256,
         )
         asked = probes(request, answer.response, asking.confidences, self.tokenizer)
         asked = askable(asked, self._room - len(ids), self._visual_token_ids)

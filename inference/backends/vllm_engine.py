@@ -8,31 +8,14 @@ import threading
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-from emocaliber.response import response_pattern
-from inference.backends.backend import Answer, Asking, EngineError, Refusal, first_line
-from inference.backends.prepare import ChatTokenizer, PixelBudget, Preparer, Request, RowError
+from inference.backends.backend import Answer, Asking, EngineError, Refusal, Settings, Takes, first_line
+from inference.backends.prepare import ChatTokenizer, Preparer, Request, RowError, visual_token_ids
 from inference.backends.probes import Probe, askable, probes, with_confidences
 
 # Weights this small are computed faster by one thread than by several that wait for each other.
 ONE_THREAD_WEIGHTS_BYTES = 64 * 2**20
-
-
-@dataclass(frozen=True)
-class EngineSettings:
-    """What the engine is built from. `max_in_flight` is the number of rows that it works on at a time."""
-
-    checkpoint: str
-    dtype: str
-    max_model_len: int
-    min_pixels: int
-    max_pixels: int
-    images_per_row: int
-    max_in_flight: int
-    tensor_parallel_size: int
-    gpu_memory_utilization: float
-    seed: int
 
 
 def runs_on_cpu() -> bool:
@@ -52,35 +35,47 @@ def physical_cores() -> int:
     return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
 
 
-def prepare_environment(*, on_cpu: bool, weights_bytes: int | None, verbose: bool) -> int:
-    """Set what vLLM and torch read on import; what the caller has set stays. Gives the number of threads."""
+def is_small(weights_bytes: int | None) -> bool:
+    """Tell whether one thread computes a model of these weights faster than several do."""
+    return weights_bytes is not None and weights_bytes <= ONE_THREAD_WEIGHTS_BYTES
+
+
+def prepare_environment(*, on_cpu: bool, weights_bytes: int | None, verbose: bool) -> None:
+    """Set what vLLM and torch read on import; what the caller has set stays."""
     defaults = {
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "INFO" if verbose else "ERROR",
+        "VLLM_PLUGINS": ",".join(_plugins()),
         "TORCH_CPP_LOG_LEVEL": "WARNING" if verbose else "ERROR",
         "TOKENIZERS_PARALLELISM": "false",
     }
     if not verbose:
         defaults["TRANSFORMERS_VERBOSITY"] = "error"
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # "No CUDA runtime is found"
-    cores = physical_cores()
     if on_cpu:
-        small = weights_bytes is not None and weights_bytes <= ONE_THREAD_WEIGHTS_BYTES
+        small = is_small(weights_bytes)
         defaults |= {
             "VLLM_TARGET_DEVICE": "cpu",
             "VLLM_CPU_KVCACHE_SPACE": "1" if small else "4",  # GiB
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in this process: starts in seconds
-            "OMP_NUM_THREADS": "1" if small else str(cores),
+            "OMP_NUM_THREADS": "1" if small else str(physical_cores()),
             "OMP_WAIT_POLICY": "passive",
             # The only thing that would be compiled is a sampler that per-row seeds do not use.
             "TORCHDYNAMO_DISABLE": "1",
         }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-    return int(os.environ.get("OMP_NUM_THREADS", cores))
 
 
-def engine_arguments(settings: EngineSettings, *, on_cpu: bool) -> dict[str, Any]:
+def _plugins() -> Iterator[str]:
+    """Yield the plugins of vLLM that are installed, but that of ms-swift: it imports all of ms-swift."""
+    for group in ("general", "platform", "io_processor", "stat_logger"):
+        for plugin in importlib.metadata.entry_points(group=f"vllm.{group}_plugins"):
+            if not plugin.value.startswith("swift."):
+                yield plugin.name
+
+
+def engine_arguments(settings: Settings, asking: Asking, *, on_cpu: bool) -> dict[str, Any]:
     """Give the keyword arguments of `vllm.LLM`."""
     arguments: dict[str, Any] = {
         "model": settings.checkpoint,
@@ -89,15 +84,15 @@ def engine_arguments(settings: EngineSettings, *, on_cpu: bool) -> dict[str, Any
         "load_format": "safetensors",
         "dtype": settings.dtype,
         "max_model_len": settings.max_model_len,
-        "max_num_seqs": settings.max_in_flight,
+        "max_num_seqs": settings.batch_size,
         "limit_mm_per_prompt": {"image": settings.images_per_row, "video": 0},
         "mm_processor_kwargs": {
-            "size": {"shortest_edge": settings.min_pixels, "longest_edge": settings.max_pixels}
+            "size": {"shortest_edge": asking.min_pixels, "longest_edge": asking.max_pixels}
         },
         # Rows share neither images nor long prefixes, and a cache would make a row depend on those before it.
         "mm_processor_cache_gb": 0,
         "enable_prefix_caching": False,
-        "seed": settings.seed,
+        "seed": asking.seed,
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
     }
@@ -118,6 +113,18 @@ def engine_arguments(settings: EngineSettings, *, on_cpu: bool) -> dict[str, Any
     return arguments
 
 
+def _import_models(architectures: Sequence[str]) -> None:
+    """Import the model's class here: vLLM would start a process that imports everything to look at it.
+
+    It does so because a class may start CUDA when it is imported; without a GPU there is no reason.
+    """
+    from vllm import ModelRegistry
+
+    for name in architectures:
+        if name in ModelRegistry.models:
+            ModelRegistry.register_model(name, ModelRegistry.models[name].load_model_cls())
+
+
 @dataclass
 class _Probing:
     """A row whose response is there and whose probes are under way."""
@@ -130,7 +137,9 @@ class _Probing:
 class Engine:
     """A loaded checkpoint that answers a stream of rows; a `backend.Backend`."""
 
-    def __init__(self, settings: EngineSettings, asking: Asking) -> None:
+    takes: ClassVar[Takes] = Takes(workers=True, constrain=True, confidences=True)
+
+    def __init__(self, settings: Settings, asking: Asking) -> None:
         """Load the checkpoint: seconds for a small one, minutes for a large one. Raises EngineError."""
         try:
             import vllm
@@ -138,21 +147,23 @@ class Engine:
 
             self.settings = settings
             self.asking = asking
-            self.arguments = engine_arguments(settings, on_cpu=runs_on_cpu())
-            self._llm = vllm.LLM(**self.arguments)
+            self.arguments = engine_arguments(settings, asking, on_cpu=runs_on_cpu())
+            if runs_on_cpu():
+                _import_models(settings.architectures)
+            self._llm: Any = vllm.LLM(**self.arguments)
         except Exception as error:
             raise EngineError(f"vLLM could not load {settings.checkpoint}: {first_line(error)}") from error
         self._sampling_params = vllm.SamplingParams
         self._structured_outputs = StructuredOutputsParams
         self._final_only = RequestOutputKind.FINAL_ONLY
-        self._engine = self._llm.llm_engine
-        self._hf_config = self._engine.model_config.hf_config
-        if not hasattr(self._hf_config, "image_token_id"):
-            raise EngineError(f"{settings.checkpoint} is a {self._hf_config.model_type}: it takes no images")
-        video_token_id = getattr(self._hf_config, "video_token_id", None)
-        self._visual_token_ids = {self._hf_config.image_token_id, video_token_id} - {None}
+        self._engine: Any = self._llm.llm_engine
+        config = self._engine.model_config.hf_config
+        if not hasattr(config, "image_token_id"):
+            raise EngineError(f"{settings.checkpoint} is a {config.model_type}: it takes no images")
+        self._image_token_id = config.image_token_id
+        self._visual_token_ids = visual_token_ids(config)
         self.tokenizer = ChatTokenizer(settings.checkpoint, self._llm.get_tokenizer())
-        self.preparer = self._preparer()
+        self.preparer = Preparer.of_model(config, self.tokenizer, asking, settings.max_model_len)
         self._render_lock = threading.Lock()
         self._requests: dict[str, Request] = {}
         self._probing: dict[str, _Probing] = {}
@@ -160,54 +171,32 @@ class Engine:
         gc.collect()
         gc.freeze()
 
-    def _preparer(self) -> Preparer:
-        vision = self._hf_config.vision_config
-        factor = vision.patch_size * vision.spatial_merge_size
-        asking = self.asking
-        return Preparer(
-            encode=self.tokenizer.encode,
-            render=self._render,
-            image_token_id=self._hf_config.image_token_id,
-            forbidden_token_ids=frozenset(self._visual_token_ids - {self._hf_config.image_token_id}),
-            max_model_len=self.settings.max_model_len,
-            budget=PixelBudget(asking.min_pixels, asking.max_pixels, factor),
-            image_root=asking.image_root,
-            seed=asking.seed,
-            prompt=asking.prompt,
-        )
+    def _render(self, request: Request) -> tuple[Any, int]:
+        """Give the engine's own input for a request, images cut into patches, and the image tokens in it.
 
-    def _render(self, request: Request) -> Any:
-        """Give the engine's own input for a request: images cut into patches, their tokens put in.
-
-        May be called from other threads. Raises RowError if the engine does not take the request, EngineError
-        if it gave the images another number of tokens than the pixel limits imply.
+        May be called from other threads. Raises RowError if the engine does not take the request.
         """
         try:
             with self._render_lock:
                 (rendered,) = self._engine.renderer.render_cmpl([_prompt(request)])
         except (ValueError, TypeError, RuntimeError) as error:
             raise RowError("request_refused", first_line(error)) from None
-        n_image_tokens = self._count_image_tokens(rendered["prompt_token_ids"])
-        if n_image_tokens != request.n_image_tokens:
-            raise EngineError(
-                f"row {request.id}: the engine gave its images {n_image_tokens} tokens, the limits imply "
-                f"{request.n_image_tokens}; this checkpoint's image processor does not keep the pixel limits"
-            )
-        return rendered
+        return rendered, rendered["prompt_token_ids"].count(self._image_token_id)
 
     def answers(self, records: Iterable[Mapping[str, Any]]) -> Generator[Answer | Refusal | None, None, None]:
         """Yield every row's outcome as it comes, in any order, and None after a step that finished no row.
 
-        Keeps up to `max_in_flight` rows in the engine and refills it when a quarter of them are done, so that
+        Keeps up to `batch_size` rows in the engine and refills it when a quarter of them are done, so that
         images are encoded in groups. Raises EngineError when the engine fails.
         """
-        refill = max(1, self.settings.max_in_flight // 4)
+        refill = max(1, self.settings.batch_size // 4)
         threads = min(4, physical_cores())
-        with closing(self.preparer.prepare_ahead(records, threads=threads, ahead=refill)) as prepared:
+        ahead = self.preparer.prepare_ahead(records, self._render, threads=threads, ahead=refill)
+        with closing(ahead) as prepared:
             yield from self._answers(prepared, refill)
 
     def _answers(self, rows: Iterator[Request | Refusal], refill: int) -> Iterator[Answer | Refusal | None]:
-        most, exhausted = self.settings.max_in_flight, False
+        most, exhausted = self.settings.batch_size, False
         while True:
             if not exhausted and self._engine.get_num_unfinished_requests() <= most - refill:
                 while self._engine.get_num_unfinished_requests() < most:
@@ -228,7 +217,7 @@ class Engine:
 
     def _add(self, request: Request) -> Refusal | None:
         try:
-            pattern = self._pattern(request)
+            pattern = self.asking.pattern(request.candidates)
         except ValueError as error:  # a label that no grammar can hold
             return Refusal(request.id, "prompt_invalid", first_line(error))
         try:
@@ -246,7 +235,7 @@ class Engine:
         if kind != "row":
             return self._take_probe(int(kind), row_id, output)
         request = self._requests.pop(row_id)
-        answer = self._answer(row_id, output)
+        answer = self._answer(request, output)
         asked = probes(request, answer.response, self.asking.confidences, self.tokenizer)
         room = self.settings.max_model_len - (answer.n_prompt_tokens or 0)
         asked = askable(asked, room, self._visual_token_ids)
@@ -290,15 +279,6 @@ class Engine:
         )
         return sum(len(output.outputs[0].token_ids) for output in outputs)
 
-    def _pattern(self, request: Request) -> str | None:
-        """Give what the response has to match. Raises ValueError for labels that none can hold."""
-        asking = self.asking
-        if not asking.constrain:
-            return None
-        return response_pattern(
-            asking.prompt or "published", request.candidates, longest_section=asking.longest_section
-        )
-
     def _params(self, request: Request, pattern: str | None = None) -> Any:
         asking = self.asking
         structured = None if pattern is None else self._structured_outputs(regex=pattern)
@@ -314,25 +294,24 @@ class Engine:
 
     def _step(self) -> list[Any]:
         try:
-            return self._engine.step()
+            outputs: list[Any] = self._engine.step()
+            return outputs
         except Exception as error:
             raise EngineError(f"the engine failed: {first_line(error)}") from error
 
-    def _answer(self, row_id: str, output: Any) -> Answer:
+    def _answer(self, request: Request, output: Any) -> Answer:
         completions = sorted(output.outputs, key=lambda completion: completion.index)
         completion = completions[0]
         return Answer(
-            id=row_id,
+            id=request.id,
             response=completion.text,
             finish_reason=completion.finish_reason,
-            n_image_tokens=self._count_image_tokens(output.prompt_token_ids),
+            n_image_tokens=output.prompt_token_ids.count(self._image_token_id),
             n_prompt_tokens=len(output.prompt_token_ids),
             n_response_tokens=sum(len(one.token_ids) for one in completions),
             samples=[one.text for one in completions] if len(completions) > 1 else None,
+            images_sha256=request.images_sha256,
         )
-
-    def _count_image_tokens(self, ids: list[int]) -> int:
-        return ids.count(self._hf_config.image_token_id)
 
 
 def _prompt(request: Request) -> dict[str, Any]:

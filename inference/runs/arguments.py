@@ -1,18 +1,27 @@
 """The command line of infer.py, read before anything heavy is imported."""
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from emocaliber.chat_server import is_server_url
 from emocaliber.command_line import CommandParser
 from emocaliber.prompts import PROMPTS
-from inference.backends.backend import CONFIDENCES
-from inference.runs.workers import MOST_TAKERS
+from inference.backends.backend import CONFIDENCES, Backend
+from inference.backends.server import ServerBackend
+from inference.backends.transformers_backend import TransformersBackend
+from inference.backends.vllm_engine import Engine
 
 Number = TypeVar("Number", int, float)
-BACKENDS = ("vllm", "server", "transformers")
+BACKENDS: dict[str, type[Backend]] = {
+    "vllm": Engine,
+    "server": ServerBackend,
+    "transformers": TransformersBackend,
+}
+MOST_WORKERS = 255
+"""On one machine: each row is marked in one byte with the worker that took it."""
 
 
 def parse_arguments(argv: Sequence[str] | None = None, *, description: str) -> argparse.Namespace:
@@ -22,8 +31,10 @@ def parse_arguments(argv: Sequence[str] | None = None, *, description: str) -> a
     _add_what_decides(parser)
     _add_the_machine(parser)
     _add_the_server(parser)
+    argv = sys.argv[1:] if argv is None else list(argv)
     arguments = parser.parse_args(argv)
     _check(parser, arguments)
+    arguments.command_line = argv  # for the processes of --workers
     return arguments
 
 
@@ -114,7 +125,7 @@ def _add_the_machine(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("the machine").add_argument
     add(
         "--backend",
-        choices=BACKENDS,
+        choices=tuple(BACKENDS),
         default="vllm",
         help="vllm in this process, an OpenAI-compatible server, or transformers, slow, to compare with "
         "(default: %(default)s)",
@@ -124,7 +135,12 @@ def _add_the_machine(parser: argparse.ArgumentParser) -> None:
         type=positive,
         help="rows in the engine at a time (default: 256), or requests to the server (default: 32)",
     )
-    add("--workers", type=positive, default=1, help="engines side by side, one a GPU (default: %(default)s)")
+    add(
+        "--workers",
+        type=positive,
+        help="engines side by side, one a GPU (default: 1; without a GPU 2 for a small checkpoint and many "
+        "rows, where cores and memory are enough)",
+    )
     add("--tensor-parallel-size", type=positive, default=1, help="GPUs of one engine (default: %(default)s)")
     add("--gpu-memory-utilization", type=fraction, default=0.9, help="(default: %(default)s)")
     add(
@@ -159,22 +175,24 @@ def _check(parser: CommandParser, arguments: argparse.Namespace) -> None:
         parser.error("--images needs one of --task and --candidates, and not both")
     if arguments.images is None and (arguments.task or arguments.candidates):
         parser.error("--task and --candidates belong to --images; the records of --data have their own")
-    if (arguments.backend == "server") != (arguments.server_url is not None):
-        parser.error("--backend server and --server-url belong together")
-    if arguments.checkpoint is None and arguments.backend != "server":
+    takes = BACKENDS[arguments.backend].takes
+    if takes.server != (arguments.server_url is not None):
+        parser.error(f"--server-url and --backend {_those_that('server')} belong together")
+    if arguments.checkpoint is None and not takes.server:
         parser.error("--checkpoint is missing")
-    if arguments.backend != "vllm" and (arguments.workers > 1 or arguments.ray):
-        parser.error(f"--workers and --ray are for --backend vllm, not {arguments.backend}")
-    if arguments.backend == "transformers" and arguments.constrain:
-        parser.error("--constrain is for --backend vllm and for a server of vLLM")
-    if arguments.backend == "server" and arguments.confidence:
-        parser.error("--confidence needs the model in this process: --backend vllm or transformers")
+    for asked, options, ability in (
+        ((arguments.workers or 1) > 1 or arguments.ray, "--workers and --ray are", "workers"),
+        (arguments.constrain, "--constrain is", "constrain"),
+        (arguments.confidence, "--confidence is", "confidences"),
+    ):
+        if asked and not getattr(takes, ability):
+            parser.error(f"{options} for --backend {_those_that(ability)}, not {arguments.backend}")
     if arguments.n_samples > 1 and arguments.temperature == 0:
         parser.error("--n-samples needs a --temperature above 0: greedily all samples are the same")
     if arguments.images is not None and (arguments.image_root or arguments.keep_invalid):
         parser.error("--image-root and --keep-invalid belong to --data")
-    if arguments.workers > MOST_TAKERS and not arguments.ray:
-        parser.error(f"--workers {arguments.workers}: at most {MOST_TAKERS} on one machine")
+    if (arguments.workers or 1) > MOST_WORKERS and not arguments.ray:
+        parser.error(f"--workers {arguments.workers}: at most {MOST_WORKERS} on one machine")
     if arguments.worker is not None and arguments.handout is None:
         parser.error("--worker is set by --workers for its own processes; give --workers")
     if arguments.server_url is not None and not is_server_url(arguments.server_url):
@@ -188,41 +206,31 @@ def _check(parser: CommandParser, arguments: argparse.Namespace) -> None:
         parser.error("--price-in and --price-out belong together")
     arguments.confidence = sorted(set(arguments.confidence))
     if arguments.batch_size is None:
-        arguments.batch_size = 32 if arguments.backend == "server" else 256
+        arguments.batch_size = takes.batch_size
 
 
-def positive(text: str) -> int:
-    """Read a whole number above 0."""
-    if (number := _number(text, int)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return number
+def _those_that(ability: str) -> str:
+    """Name the backends that have an ability of `Takes`."""
+    return " or ".join(name for name, kind in BACKENDS.items() if getattr(kind.takes, ability))
 
 
-def from_zero(text: str) -> int:
-    """Read a whole number from 0 on."""
-    if (number := _number(text, int)) < 0:
-        raise argparse.ArgumentTypeError(f"{text} is below 0")
-    return number
+def _number(kind: type[Number], is_fine: Callable[[Number], bool], fault: str) -> Callable[[str], Number]:
+    """Give what reads the number of an option; argparse's own message would show the name of a function."""
+
+    def read(text: str) -> Number:
+        try:
+            number = kind(text)
+        except ValueError:
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
+        if not is_fine(number):
+            raise argparse.ArgumentTypeError(f"{text} is {fault}")
+        return number
+
+    return read
 
 
-def not_negative(text: str) -> float:
-    """Read a number from 0 on."""
-    if not 0 <= (number := _number(text, float)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 on")
-    return number
-
-
-def fraction(text: str) -> float:
-    """Read a number above 0 and at most 1."""
-    if not 0 < (number := _number(text, float)) <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
-    return number
-
-
-def _number(text: str, kind: type[Number]) -> Number:
-    # argparse's own message would show the name of the function.
-    try:
-        return kind(text)
-    except ValueError:
-        what = "a whole number" if kind is int else "a number"
-        raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
+positive = _number(int, lambda number: number >= 1, "not above 0")
+from_zero = _number(int, lambda number: number >= 0, "below 0")
+not_negative = _number(float, lambda number: 0 <= number < float("inf"), "not a number from 0 on")
+fraction = _number(float, lambda number: 0 < number <= 1, "not above 0 and at most 1")

@@ -36,6 +36,8 @@ class Checkpoint:
     """The side in pixels of the square that becomes one image token; Qwen2.5-VL's, where it is not known."""
     vocabulary: int | None = None
     """The number of tokens that the model knows."""
+    architectures: tuple[str, ...] = ()
+    """The names of its model classes."""
 
 
 NO_CHECKPOINT = Checkpoint("(of the server)", None, None, {}, None, None, None, None)
@@ -65,7 +67,8 @@ def open_checkpoint(name: str) -> Checkpoint:
     _check_weights(name, path, weights)
     if not any((path / file).is_file() for file in ("tokenizer.json", "vocab.json")):
         raise RecordError(f"{name}: no tokenizer.json; copy the tokenizer of its base model there")
-    files = sorted({file for pattern in _DECIDING for file in path.glob(pattern)} - set(_layout(path)))
+    files = sorted({file for pattern in _DECIDING for file in path.glob(pattern)})
+    files = [file for file in files if file.name not in _LAYOUT_FILES]
     return Checkpoint(
         name=name,
         path=path,
@@ -77,11 +80,10 @@ def open_checkpoint(name: str) -> Checkpoint:
         own_max_pixels=_own_max_pixels(path),
         image_factor=_image_factor(config),
         vocabulary=_of_text(config, "vocab_size"),
+        architectures=tuple(
+            map(str, names if isinstance(names := config.get("architectures"), list) else ())
+        ),
     )
-
-
-def _layout(path: Path) -> list[Path]:
-    return [path / name for name in _LAYOUT_FILES]
 
 
 def _read_config(path: Path, if_missing: str) -> dict[str, Any]:

@@ -3,23 +3,26 @@
 import argparse
 import hashlib
 import json
+import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from emocaliber.prompts import PROMPTS, SYSTEM_PROMPT
 from emocaliber.provenance import commit, file_sha256, installed_versions
 from emocaliber.records import (
-    RECORD_INVALID,
     Record,
     RecordError,
+    is_invalid_record,
     read_records,
     read_records_keeping_invalid,
     record_images,
 )
-from inference.backends.backend import Asking
-from inference.backends.vllm_engine import runs_on_cpu
+from inference.backends.backend import Asking, Backend, Settings, Takes
+from inference.backends.vllm_engine import prepare_environment, runs_on_cpu
+from inference.runs.arguments import BACKENDS
 from inference.runs.checkpoint import NO_CHECKPOINT, Checkpoint, open_checkpoint
 from inference.runs.own_images import records_of_images
 from inference.runs.run_folder import OUTPUT_FIELDS, utc_now
@@ -28,21 +31,8 @@ ROOM_FOR_TEXT_TOKENS = 2048
 LONGEST_SECTION, LARGE_VOCABULARY = 400, 8192
 PIXELS_PER_IMAGE_TOKEN = 28 * 28
 DECIDING = (
-    "backend",
-    "limit",
-    "prompt",
-    "constrain",
-    "confidence",
-    "temperature",
-    "top_p",
-    "max_new_tokens",
-    "n_samples",
-    "min_pixels",
-    "max_pixels",
-    "seed",
-    "dtype",
-    "server_url",
-    "server_model",
+    *("backend", "limit", "prompt", "constrain", "confidence", "temperature", "top_p", "max_new_tokens"),
+    *("n_samples", "min_pixels", "max_pixels", "seed", "dtype", "server_url", "server_model"),
 )
 
 
@@ -66,10 +56,59 @@ class Plan:
         return str(arguments.checkpoint or arguments.server_model or arguments.server_url)
 
     @property
+    def takes(self) -> Takes:
+        """What its backend can do."""
+        return BACKENDS[self.arguments.backend].takes
+
+    @property
+    def asking(self) -> Asking:
+        """What is asked of every row."""
+        return _filled(
+            Asking,
+            self.arguments,
+            image_root=self.image_root,
+            longest_section=_longest_section(self.checkpoint),
+            confidences=tuple(self.arguments.confidence),
+        )
+
+    @property
+    def settings(self) -> Settings:
+        """What the backend is started from."""
+        checkpoint = self.checkpoint
+        return _filled(
+            Settings,
+            self.arguments,
+            checkpoint=str(checkpoint.path or checkpoint.name),
+            architectures=checkpoint.architectures,
+            image_factor=checkpoint.image_factor,
+            max_model_len=self.max_model_len,
+            images_per_row=self.images_per_row,
+        )
+
+    def start_backend(self) -> Backend:
+        """Load the checkpoint, or find the server. Raises EngineError, and RecordError for a mistake."""
+        checkpoint, arguments = self.checkpoint, self.arguments
+        if checkpoint.path is not None:
+            os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        prepare_environment(
+            on_cpu=runs_on_cpu(), weights_bytes=checkpoint.weights_bytes, verbose=arguments.verbose
+        )
+        return BACKENDS[arguments.backend](self.settings, self.asking)
+
+    @property
     def names(self) -> dict[str, str]:
         """What the user calls the things whose sums are in the identity."""
         source = self.arguments.data or self.arguments.images
         return {"checkpoint": self.model_name, "data": str(source.resolve())}
+
+
+Fields = TypeVar("Fields", Asking, Settings)
+
+
+def _filled(kind: type[Fields], arguments: argparse.Namespace, **others: Any) -> Fields:
+    """Make a dataclass whose fields that are not among `others` are options of the same name."""
+    names = {field.name for field in fields(kind)} - others.keys()
+    return kind(**{name: getattr(arguments, name) for name in names}, **others)
 
 
 def make_plan(arguments: argparse.Namespace) -> Plan:
@@ -81,12 +120,14 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
         raise RecordError(f"{arguments.data}: no rows; give a file of JSON lines")
     if not image_root.is_dir():
         raise RecordError(f"{image_root}: no such folder; check --image-root")
-    valid = [record for record in records if not is_invalid(record)]
+    valid = [record for record in records if not is_invalid_record(record)]
     images_per_row = max((len(record_images(record)) for record in valid), default=1)
     max_model_len = choose_max_model_len(arguments, checkpoint, images_per_row)
     identity: dict[str, Any] = {
         "checkpoint": checkpoint.sha256 or checkpoint.name,
-        "data": file_sha256(arguments.data) if arguments.data else _sha256_of(records),
+        "data": file_sha256(arguments.data)
+        if arguments.data
+        else hashlib.sha256(json.dumps(records).encode("ascii")).hexdigest(),
         "image_root": str(image_root.resolve()),
         "max_model_len": max_model_len,
     }
@@ -103,25 +144,12 @@ def _read(arguments: argparse.Namespace) -> tuple[list[Record], Path]:
         candidates = None
         if arguments.candidates is not None:
             candidates = [label.strip() for label in arguments.candidates.split(",")]
-        return records_of_images(arguments.images, task=arguments.task, candidates=candidates, say=_say)
+        say = partial(print, file=sys.stderr)
+        return records_of_images(arguments.images, task=arguments.task, candidates=candidates, say=say)
     image_root: Path = arguments.image_root or arguments.data.parent
     if arguments.keep_invalid:
         return read_records_keeping_invalid(arguments.data), image_root
     return read_records(arguments.data, need_truth=False), image_root
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr)
-
-
-def is_invalid(record: Record) -> bool:
-    """Tell a line of the data that is no record, kept as a row with an error."""
-    error = record.get("error")
-    return isinstance(error, dict) and error.get("type") == RECORD_INVALID
-
-
-def _sha256_of(records: list[Record]) -> str:
-    return hashlib.sha256(json.dumps(records).encode("ascii")).hexdigest()
 
 
 def _longest_section(checkpoint: Checkpoint) -> int | None:
@@ -132,25 +160,6 @@ def _longest_section(checkpoint: Checkpoint) -> int | None:
     """
     n_tokens = checkpoint.vocabulary
     return LONGEST_SECTION if n_tokens is not None and n_tokens <= LARGE_VOCABULARY else None
-
-
-def make_asking(plan: Plan) -> Asking:
-    """Give what is asked of every row."""
-    arguments = plan.arguments
-    return Asking(
-        image_root=plan.image_root,
-        min_pixels=arguments.min_pixels,
-        max_pixels=arguments.max_pixels,
-        temperature=arguments.temperature,
-        top_p=arguments.top_p,
-        max_new_tokens=arguments.max_new_tokens,
-        n_samples=arguments.n_samples,
-        seed=arguments.seed,
-        prompt=arguments.prompt,
-        constrain=arguments.constrain,
-        longest_section=_longest_section(plan.checkpoint),
-        confidences=tuple(arguments.confidence),
-    )
 
 
 def choose_max_model_len(arguments: argparse.Namespace, checkpoint: Checkpoint, images_per_row: int) -> int:
@@ -179,7 +188,7 @@ def pixel_warnings(arguments: argparse.Namespace, checkpoint: Checkpoint) -> lis
 
 
 def _without_outputs(record: Record) -> Record:
-    if is_invalid(record):
+    if is_invalid_record(record):
         return record
     return {name: value for name, value in record.items() if name == "id" or name not in OUTPUT_FIELDS}
 
@@ -198,18 +207,13 @@ def describe_run(plan: Plan) -> dict[str, Any]:
     """Give run.json as it is when the run starts."""
     arguments, checkpoint = plan.arguments, plan.checkpoint
     shown = {
-        name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in vars(arguments).items()
+        if name not in ("worker", "handout", "command_line")
     }
-    for internal in ("worker", "handout"):
-        shown.pop(internal)
     path = checkpoint.path.resolve() if checkpoint.path else None
-    attempt = {
-        "status": "running",
-        "started_at": utc_now(),
-        "commit": commit(),
-        "versions": installed_versions(PACKAGES),
-    }
-    attempt |= {"device": "cpu" if runs_on_cpu() else "cuda", "arguments": shown}
+    attempt: dict[str, Any] = {"status": "running", "started_at": utc_now(), "commit": commit()}
+    attempt |= {"versions": installed_versions(PACKAGES), "device": "cpu" if runs_on_cpu() else "cuda"}
     return {
         "identity": plan.identity,
         "model": {
@@ -219,12 +223,8 @@ def describe_run(plan: Plan) -> dict[str, Any]:
             "sha256": checkpoint.sha256,
             "files_bytes": checkpoint.files,
         },
-        "data": {
-            "path": plan.names["data"],
-            "sha256": plan.identity["data"],
-            "rows": len(plan.records),
-        },
+        "data": {"path": plan.names["data"], "sha256": plan.identity["data"], "rows": len(plan.records)},
         "pixels": {"min": arguments.min_pixels, "max": arguments.max_pixels},
         "prompt": prompt_description(arguments.prompt),
-        "attempts": [attempt],
+        "attempts": [attempt | {"arguments": shown}],
     }

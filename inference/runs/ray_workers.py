@@ -22,10 +22,8 @@ from typing import Any
 from emocaliber.records import Record, RecordError
 from inference.backends.backend import EngineError
 from inference.backends.vllm_engine import engine_arguments, runs_on_cpu
-from inference.runs.answering import Progress, Stopper, answer_rows, check_failures
+from inference.runs.answering import Run, answer_rows
 from inference.runs.plan import Plan
-from inference.runs.run_folder import RunFolder
-from inference.runs.start_backend import engine_settings, start_backend
 from inference.runs.workers import MOST_REPLACED
 
 LOCAL = "local"
@@ -43,9 +41,8 @@ class EngineActor:
     def __init__(self, plan: Plan) -> None:
         """Load the checkpoint. What stops that is raised by the first block: Ray would start this again."""
         self._failure: Exception | None = None
-        self._image_root = plan.image_root
         try:
-            self._backend = start_backend(plan)
+            self._backend = plan.start_backend()
         except (EngineError, RecordError) as error:
             self._failure = error
 
@@ -57,49 +54,45 @@ class EngineActor:
             raise self._failure
         rows = [json.loads(row) for row in block["row"].to_pylist()]
         outputs: list[str] = []
-        answer_rows(self._backend, rows, self._image_root, lambda row: outputs.append(json.dumps(row)))
+        answer_rows(self._backend, rows, lambda row: outputs.append(json.dumps(row)))
         return pyarrow.table({"row": outputs})
 
 
-def run_on_ray(
-    plan: Plan, folder: RunFolder, pending: Sequence[Record], stopper: Stopper, progress: Progress
-) -> None:
+def answer_on_ray(run: Run, pending: Sequence[Record]) -> None:
     """Answer the pending rows with `--workers` engines on a cluster.
 
-    Raises RecordError if there is no such cluster or it is too small, EngineError if the engines fail.
+    Raises RecordError too if there is no such cluster or it is too small.
     """
-    stopper.gently = True
-    arguments = plan.arguments
-    with _cluster(plan):
-        import ray
-
-        folder.attempt["ray_nodes"] = sum(node["Alive"] for node in ray.nodes())
-        folder.attempt["engine_arguments"] = engine_arguments(engine_settings(plan), on_cpu=runs_on_cpu())
-        progress.update(0)
+    run.stopper.gently = True
+    plan, attempt = run.plan, run.folder.attempt
+    with _cluster(plan) as ray:
+        attempt["ray_nodes"] = sum(node["Alive"] for node in ray.nodes())
+        attempt["engine_arguments"] = engine_arguments(plan.settings, plan.asking, on_cpu=runs_on_cpu())
+        run.progress.update(0)
         unanswered = {row["id"] for row in pending}
-        with folder.appender() as appender:
-            for rows in _finished_blocks(_answered(plan, pending), stopper):
+        with run.folder.appender() as appender:
+            for rows in _finished_blocks(_answered(plan, pending), run):
                 # A block that was asked again may come a second time.
                 rows = [row for row in rows if row["id"] in unanswered]
                 for row in rows:
                     appender.write(row)
                 unanswered.difference_update(row["id"] for row in rows)
-                progress.update(len(rows), sum("error" in row for row in rows))
-                check_failures(progress, arguments.max_failures)
-    if unanswered and stopper.signal is None:
+                run.count(len(rows), sum("error" in row for row in rows))
+    if unanswered and not run.is_stopped:
         raise EngineError(f"Ray ended without {len(unanswered)} of the rows")
 
 
 @contextmanager
-def _cluster(plan: Plan) -> Iterator[None]:
-    """Be connected to the cluster, and leave it; one of this machine ends with the connection."""
+def _cluster(plan: Plan) -> Iterator[Any]:
+    """Be connected to the cluster and leave it; one of this machine then ends. Gives the module of Ray."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     arguments = plan.arguments
     if not arguments.verbose:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    import ray
+    import ray as imported
 
+    ray: Any = imported  # its functions have no types
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     # A path of its own and a short one: those of Ray's sockets may have 107 characters.
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as temporary:
@@ -122,8 +115,8 @@ def _cluster(plan: Plan) -> Iterator[None]:
             # Ray puts its own in their place.
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-            _check_size(plan)
-            yield
+            _check_size(ray, plan)
+            yield ray
         finally:
             ray.shutdown()
 
@@ -141,10 +134,8 @@ def reach(address: str) -> None:
             raise RecordError(f"--ray {address}: no such cluster ({error})") from None
 
 
-def _check_size(plan: Plan) -> None:
+def _check_size(ray: Any, plan: Plan) -> None:
     """Refuse a cluster where a worker would wait for ever."""
-    import ray
-
     arguments = plan.arguments
     name, each = ("CPU", 1) if runs_on_cpu() else ("GPU", arguments.tensor_parallel_size)
     has = int(ray.cluster_resources().get(name, 0))
@@ -196,7 +187,7 @@ def _answered(plan: Plan, pending: Sequence[Record]) -> Any:
     )
 
 
-def _finished_blocks(dataset: Any, stopper: Stopper) -> Iterator[list[dict[str, Any]]]:
+def _finished_blocks(dataset: Any, run: Run) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of every block as it finishes, until all are done or the run is stopped.
 
     Ray waits in a thread of its own, so that a signal is noticed at once. Raises EngineError.
@@ -212,7 +203,7 @@ def _finished_blocks(dataset: Any, stopper: Stopper) -> Iterator[list[dict[str, 
             came.put(error)
 
     threading.Thread(target=wait, daemon=True).start()
-    while stopper.signal is None:
+    while not run.is_stopped:
         try:
             block = came.get(timeout=LOOK_S)
         except queue.Empty:

@@ -11,10 +11,11 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from emocaliber.records import (
     JsonlAppender,
@@ -25,11 +26,7 @@ from emocaliber.records import (
     write_jsonl_atomic,
     write_text_atomic,
 )
-from inference.backends.backend import NOT_THE_ROWS_OWN
-
-if TYPE_CHECKING:
-    from inference.runs.answering import Progress
-
+from inference.backends.backend import NOT_THE_ROWS_OWN, Answer
 
 PARTIAL = "partial.jsonl"
 FINAL = ("predictions.jsonl", "merged.jsonl", "error.jsonl")
@@ -37,20 +34,8 @@ RUN = "run.json"
 LOCK = ".lock"
 TOKEN_COUNTS = ("prompt_tokens", "response_tokens")  # of run.json, in the order of the prices
 PATIENCE_S = 10.0  # the workers of a killed run take a moment to notice
-OUTPUT_FIELDS = (
-    "id",
-    "response",
-    "samples",
-    "error",
-    "finish_reason",
-    "n_image_tokens",
-    "n_prompt_tokens",
-    "n_response_tokens",
-    "candidate_logprobs",
-    "p_true",
-    "confidence_tokens",
-    "images_sha256",
-)
+OUTPUT_FIELDS = ("error", *(field.name for field in fields(Answer)))
+"""What inference adds to a record, and the id."""
 
 
 def utc_now() -> str:
@@ -140,8 +125,8 @@ class RunFolder:
             raise RecordError(f"{self.path / RUN}: not readable; use --overwrite or another --output-dir")
         return run
 
-    def open(self, run: Mapping[str, Any], *, overwrite: bool) -> int:
-        """Take the folder, making it if need be; gives the lock's file descriptor, for workers to inherit.
+    def open(self, run: Mapping[str, Any], *, overwrite: bool) -> None:
+        """Take the folder, making it if need be.
 
         `run` is what run.json says of this run; the attempts of an earlier start are kept. Raises RecordError
         if it cannot be written or another run holds it.
@@ -165,14 +150,18 @@ class RunFolder:
         earlier = self._read_run().get("attempts", []) if (self.path / RUN).is_file() else []
         self.run = {**run, "attempts": [*earlier, run["attempts"][0]]}
         self.write_run()
+
+    @property
+    def lock(self) -> int:
+        """The descriptor that holds an open folder; it stays taken until every process that has it ends."""
+        assert self._lock is not None
         return self._lock
 
     def _wait_for_lock(self) -> None:
-        assert self._lock is not None
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
                 if time.monotonic() > deadline:
@@ -204,13 +193,23 @@ class RunFolder:
         write_text_atomic(self.path / RUN, json.dumps(self.run, indent=2, ensure_ascii=False) + "\n")
 
     def close_attempt(
-        self, status: str, progress: "Progress", gpus: Mapping[str, Any], before: Mapping[str, Any]
+        self,
+        status: str,
+        before: Collection[str],
+        *,
+        first_row_s: float | None = None,
+        generate_s: float | None = None,
+        gpus: Mapping[str, Any] | None = None,
     ) -> None:
         """Write into run.json how this start ended and what it added to the rows `before`.
 
-        `gpus`: what `GpuWatch.close` gave.
+        Args:
+            status: finished, interrupted or failed.
+            before: the ids of the rows that were done when it began.
+            first_row_s: seconds from the start to the first row, None without one.
+            generate_s: seconds since an engine was ready, None if none was.
+            gpus: what `GpuWatch.close` gave.
         """
-        generate_s = progress.close()
         new = [row for identity, row in self.read_done().items() if identity not in before]
         attempt = self.attempt
         attempt |= {
@@ -227,8 +226,8 @@ class RunFolder:
             scored.update(row.get("confidence_tokens", {}))
         if scored:
             attempt["confidence_tokens"] = dict(scored)
-        if progress.first_row_s is not None:
-            attempt["first_row_s"] = round(progress.first_row_s, 2)
+        if first_row_s is not None:
+            attempt["first_row_s"] = round(first_row_s, 2)
         if generate_s:
             attempt["generate_s"] = round(generate_s, 2)
             for name, n in (("rows", len(new)), *((key, attempt[key]) for key in TOKEN_COUNTS)):

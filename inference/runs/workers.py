@@ -12,26 +12,23 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from emocaliber.records import Record, RecordError
 from inference.backends.backend import EngineError
-from inference.backends.vllm_engine import runs_on_cpu
-from inference.runs.answering import (
-    Progress,
-    Stopper,
-    answer_rows,
-    check_failures,
-    say,
-)
+from inference.backends.vllm_engine import is_small, physical_cores, runs_on_cpu
+from inference.runs.answering import Run, Stopper, answer_rows, say
 from inference.runs.plan import Plan
 from inference.runs.run_folder import RunFolder
-from inference.runs.start_backend import start_backend
 
 _BLOCK = 2**16
-MOST_TAKERS = 255
+MOST_REPLACED = 3  # of a run; workers that keep dying have a cause that another one meets as well
+
+# Two engines on the CPU pay off from here on: each takes half a minute of a core to start, and so many bytes.
+ROWS_FOR_TWO = 256
+MEMORY_OF_ONE = 4 * 2**30
 
 
 class Handout:
@@ -104,7 +101,29 @@ class Handout:
             fcntl.lockf(self.descriptor, fcntl.LOCK_UN)
 
 
-MOST_REPLACED = 3  # of a run; workers that keep dying have a cause that another one meets as well
+def number_of_workers(plan: Plan, n_rows: int) -> int:
+    """Give how many engines answer so many rows: as asked, else 2 where that is sooner done without a GPU."""
+    asked: int | None = plan.arguments.workers
+    if asked is not None:
+        return max(1, min(asked, n_rows))
+    for_two = plan.takes.workers and not plan.arguments.ray and runs_on_cpu() and n_rows >= ROWS_FOR_TWO
+    if for_two and is_small(plan.checkpoint.weights_bytes) and physical_cores() >= 2:
+        return 2 if free_memory() >= 2 * MEMORY_OF_ONE else 1
+    return 1
+
+
+def free_memory() -> int:
+    """Give the bytes that this process may still use: the machine's, or what is left of its container's."""
+    import psutil
+
+    free: int = psutil.virtual_memory().available
+    try:
+        most, used = (
+            int(Path("/sys/fs/cgroup", f"memory.{name}").read_text()) for name in ("max", "current")
+        )
+        return min(free, most - used)
+    except (OSError, ValueError):  # no control group, or one without a limit ("max")
+        return free
 
 
 def visible_gpus() -> list[str]:
@@ -154,76 +173,76 @@ def end_with_parent() -> None:
 class Workers:
     """The processes of a run, started with its own command line; those that die are replaced."""
 
-    def __init__(
-        self,
-        script: Path,
-        arguments: Sequence[str],
-        environments: Sequence[Mapping[str, str]],
-        parts: Sequence[Path],
-        row_ids: Sequence[str],
-        lock: int,
-    ) -> None:
-        """Start a worker for each environment.
-
-        `parts`: the file that each appends its rows to. `row_ids`: the rows to hand out, in the order in
-        which a worker finds them. `lock` keeps the folder taken until the last worker has ended.
-        """
-        self._command = [sys.executable, str(script), *arguments]
-        self._environments = list(environments)
-        self._parts = list(parts)
-        self._row_ids = list(row_ids)
-        self._lock = lock
-        self._seen = [0] * len(parts)
+    def __init__(self, run: Run, pending: Sequence[Record]) -> None:
+        """Start them for the pending rows."""
+        arguments = run.plan.arguments
+        n_workers: int = arguments.workers
+        self._run = run
+        self._command = [
+            str(Path(sys.argv[0]).resolve()),
+            *arguments.command_line,
+            "--workers",
+            str(n_workers),
+        ]
+        self._gpus: list[str] = []
+        if not runs_on_cpu():
+            self._gpus = shares_of_gpus(n_workers, arguments.tensor_parallel_size)
+        self._parts = [run.folder.part(number) for number in range(n_workers)]
+        self._row_ids = [row["id"] for row in pending]  # in the order in which a worker finds them
+        self._seen = [0] * n_workers
         self._done: set[str] = set()
-        self._handout = Handout.of(len(row_ids))
+        self._handout = Handout.of(len(pending))
         self._n_replaced = 0
-        self._processes = [self._start(number) for number in range(len(environments))]
+        self._living = {number: self._start(number) for number in range(n_workers)}
 
     def _start(self, number: int) -> "subprocess.Popen[bytes]":
         handed_out = self._handout.descriptor
+        gpus = {"CUDA_VISIBLE_DEVICES": self._gpus[number]} if self._gpus else {}
         return subprocess.Popen(
-            [*self._command, "--worker", str(number), "--handout", str(handed_out)],
+            [sys.executable, *self._command, "--worker", str(number), "--handout", str(handed_out)],
             stdin=subprocess.PIPE,
-            pass_fds=[self._lock, handed_out],
-            env={**os.environ, **self._environments[number]},
+            pass_fds=[self._run.folder.lock, handed_out],
+            env={**os.environ, **gpus},
         )
 
-    def wait(
-        self, on_rows: Callable[[int, int], None], stopped: Callable[[], bool], say: Callable[[str], None]
-    ) -> list[int]:
+    def wait(self) -> list[int]:
         """Wait until all rows are done or the workers cannot go on; gives the exit statuses that ended it.
 
-        `on_rows` is told how many rows came, and how many of these with an error. When `stopped`, every
-        worker gets SIGTERM: SIGINT is ignored by what a shell has started in the background. The rows in the
-        hands of a worker that dies are handed out again, and it is replaced, `MOST_REPLACED` times in all.
+        The rows in the hands of a worker that dies are handed out again, and it is replaced, `MOST_REPLACED`
+        times in all. Raises EngineError for too many errors; no worker is left then either.
         """
-        told = is_clocked = False
+        is_ending = is_clocked = False
         failed: list[int] = []
-        living = dict(enumerate(self._processes))
-        while living:
-            if stopped() and not told:
-                told = True
-                for process in living.values():
-                    process.terminate()
-            if not is_clocked and self._handout.n_free() < len(self._row_ids):
-                is_clocked = True
-                on_rows(0, 0)  # the first engine is ready
-            ended = {number: process for number, process in living.items() if process.poll() is not None}
-            self._report(on_rows)
-            if not told and len(self._done) == len(self._row_ids):
-                told = True  # who is still loading has nothing to do
-                for process in living.values():
-                    process.terminate()
-            for number, process in ended.items():
-                del living[number]
-                if process.returncode and not told:
-                    failed.append(process.returncode)
-                    if self._ask_again_after(number, process.returncode, say):
-                        living[number] = self._start(number)
-            time.sleep(0.2)
+        try:
+            while self._living:
+                if not is_clocked and self._handout.n_free() < len(self._row_ids):
+                    is_clocked = True
+                    self._run.count(0, 0)  # the first engine is ready
+                ended = {number: one for number, one in self._living.items() if one.poll() is not None}
+                self._count_rows()
+                # Who is still loading when all rows are done has nothing to do.
+                if not is_ending and (self._run.is_stopped or len(self._done) == len(self._row_ids)):
+                    is_ending = True
+                    self._terminate()
+                for number, process in ended.items():
+                    del self._living[number]
+                    if process.returncode and not is_ending:
+                        failed.append(process.returncode)
+                        if self._ask_again_after(number, process.returncode):
+                            self._living[number] = self._start(number)
+                time.sleep(0.2)
+        finally:
+            self._terminate()
+            for process in self._living.values():
+                process.wait()
         return failed if self._handout.n_free() else []
 
-    def _ask_again_after(self, number: int, status: int, say: Callable[[str], None]) -> bool:
+    def _terminate(self) -> None:
+        # Not SIGINT: what a shell has started in the background ignores it.
+        for process in self._living.values():
+            process.terminate()
+
+    def _ask_again_after(self, number: int, status: int) -> bool:
         """Hand out again what a dead worker had taken; tells whether to put another in its place.
 
         One that fails by itself before its first row cannot load the engine, and no other could.
@@ -231,8 +250,9 @@ class Workers:
         left = [row for row in self._handout.taken_by(number) if self._row_ids[row] not in self._done]
         self._handout.free(left)
         names = ", ".join(self._row_ids[row] for row in left[:3])
+        ended = f"signal {-status}" if status < 0 else f"exit status {status}"
         say(
-            f"worker {number} ended with {_shown(status)}; {len(left)} rows in its hands are asked again"
+            f"worker {number} ended with {ended}; {len(left)} rows in its hands are asked again"
             + (f" ({names}{', ...' if len(left) > 3 else ''})" if left else "")
         )
         can_work = status < 0 or self._seen[number] > 0
@@ -240,7 +260,8 @@ class Workers:
         self._n_replaced += is_replaced
         return is_replaced
 
-    def _report(self, on_rows: Callable[[int, int], None]) -> None:
+    def _count_rows(self) -> None:
+        """Count the rows that have come since the last time."""
         n_rows = n_failed = 0
         for number, part in enumerate(self._parts):
             if part.exists():
@@ -255,15 +276,19 @@ class Workers:
                     n_rows += 1
                     n_failed += "error" in row
         if n_rows:
-            on_rows(n_rows, n_failed)
+            self._run.count(n_rows, n_failed)
 
 
-def _shown(status: int) -> str:
-    return f"signal {-status}" if status < 0 else f"exit status {status}"
+def answer_by_workers(run: Run, pending: Sequence[Record]) -> None:
+    """Answer the pending rows with several engines of this machine."""
+    run.stopper.gently = True
+    failed = Workers(run, pending).wait()
+    if failed and not run.is_stopped:
+        raise EngineError(f"{len(failed)} workers have died, the last with {failed[-1]}; no more are started")
 
 
 def work(plan: Plan, folder: RunFolder, stopper: Stopper) -> int:
-    """Be one of several workers: take row after row of those that are not done."""
+    """Be one of several workers: take row after row of those that are not done. Gives the exit status."""
     end_with_parent()
     arguments = plan.arguments
     done = folder.read_gathered()
@@ -274,43 +299,9 @@ def work(plan: Plan, folder: RunFolder, stopper: Stopper) -> int:
     # In its hands at the start no worker has more than its share, so that none idles at the end.
     share = max(1, len(pending) // arguments.workers)
     arguments.batch_size = max(1, min(arguments.batch_size, share * 4 // 5))
-    backend = start_backend(plan)
+    backend = plan.start_backend()
     stopper.gently = True
     rows = (pending[number] for number in handout.rows_for(arguments.worker))
     with folder.appender(arguments.worker) as appender:
-        answer_rows(backend, rows, plan.image_root, appender.write, stopper)
+        answer_rows(backend, rows, appender.write, stopper)
     return 0 if stopper.signal is None else stopper.status
-
-
-def run_workers(
-    plan: Plan,
-    folder: RunFolder,
-    pending: Sequence[Record],
-    environments: Sequence[Mapping[str, str]],
-    lock: int,
-    argv: Sequence[str],
-    stopper: Stopper,
-    progress: Progress,
-) -> None:
-    """Answer the pending rows with several engines. Raises EngineError if they cannot go on."""
-    stopper.gently = True
-    most = plan.arguments.max_failures
-    workers = Workers(
-        Path(sys.argv[0]).resolve(),
-        argv,
-        environments,
-        [folder.part(number) for number in range(len(environments))],
-        [row["id"] for row in pending],
-        lock,
-    )
-    failed = workers.wait(
-        progress.update,
-        lambda: stopper.signal is not None or (most is not None and progress.n_failed > most),
-        say,
-    )
-    if stopper.signal is None:
-        check_failures(progress, most)
-        if failed:
-            raise EngineError(
-                f"{len(failed)} workers have died, the last with {failed[-1]}; no more are started"
-            )

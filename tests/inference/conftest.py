@@ -1,4 +1,4 @@
-"""What the tests of this room share: its modules importable as its scripts see them, a checkpoint, rows."""
+"""What the tests of this room share: helper modules, a checkpoint, rows, a run in a process of its own."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from emocaliber.taxonomy import MIKELS_8
 
 ROOT = Path(__file__).resolve().parents[2]
 INFER = ROOT / "inference" / "infer.py"
-# Last, so that no installed package is shadowed.
+sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1])]  # last: it shadows no package
 
 Row = dict[str, Any]
 

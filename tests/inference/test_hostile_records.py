@@ -13,16 +13,13 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import hostile_images
+import hostile_records
 import pytest
 
 from emocaliber.records import is_invalid_record, read_jsonl, read_records_keeping_invalid
-from inference.backends.backend import Refusal
-from inference.backends.prepare import ChatTokenizer, PixelBudget, Preparer, Request
-
-sys.path.append(str(Path(__file__).parent))
-
-import hostile_images
-import hostile_records
+from inference.backends.backend import Asking, Refusal
+from inference.backends.prepare import ChatTokenizer, Preparer, Request
 
 N_GOOD = 8
 N_THROUGH_THE_ENGINE = int(os.environ.get("EMOCALIBER_HOSTILE_ROWS", "2000"))
@@ -43,14 +40,12 @@ def preparer_for(checkpoint: Path, image_root: Path) -> Preparer:
     (image_token,) = tokenizer.encode_text("<|image_pad|>")
     (video_token,) = tokenizer.encode_text("<|video_pad|>")
     return Preparer(
-        encode=tokenizer.encode,
-        render=lambda request: None,
+        tokenizer.encode,
+        Asking(image_root, 3136, 12544, temperature=0, top_p=1, max_new_tokens=9),
         image_token_id=image_token,
         forbidden_token_ids=frozenset([video_token]),
+        factor=28,
         max_model_len=3000,
-        budget=PixelBudget(3136, 12544, 28),
-        image_root=image_root,
-        seed=0,
     )
 
 
@@ -62,7 +57,11 @@ def prepare_all(data: Path, n: int, checkpoint: Path) -> Counter[str]:
     ends = Counter(row["error"]["type"] for row in rows if is_invalid_record(row))
     valid = [row for row in rows if not is_invalid_record(row)]
     preparer = preparer_for(checkpoint, data.parent)
-    for row, outcome in zip(valid, preparer.prepare_ahead(valid, threads=2, ahead=16), strict=True):
+
+    def render(request: Request) -> tuple[None, int]:
+        return None, request.n_image_tokens
+
+    for row, outcome in zip(valid, preparer.prepare_ahead(valid, render, threads=2, ahead=16), strict=True):
         assert outcome.id == row["id"]
         ends[outcome.type if isinstance(outcome, Refusal) else "request"] += 1
         if isinstance(outcome, Refusal):

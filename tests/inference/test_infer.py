@@ -1,18 +1,23 @@
-"""infer.py without an engine: what a user can get wrong, and what becomes of a run whose engine fails."""
+"""infer.py without an engine: a user's mistakes, runs whose engine fails or is stopped, and a server's."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_server import chat_server
 from PIL import Image
 
+from emocaliber.provenance import file_sha256
 from emocaliber.records import JsonlAppender
 from inference import infer as module
 from inference.backends.backend import Answer, EngineError, Refusal
+from inference.runs.plan import Plan
 
 Row = dict[str, Any]
 
@@ -139,18 +144,22 @@ def test_mistakes_are_told_before_anything_heavy_is_imported(
 
 
 class FakeEngine:
-    """Answers each row by its id; fails for good after `n_answers`."""
+    """Answers each row by its id; after `n_answers` it fails for good, or sends this process a signal."""
 
     arguments: Row = {}  # noqa: RUF012
 
-    def __init__(self, n_answers: int, unlucky: int = 0) -> None:
+    def __init__(self, image: Path, n_answers: int, unlucky: int = 0, signal: int = 0) -> None:
+        self.image = image
         self.n_answers = n_answers
+        self.signal = signal
         self.unlucky = unlucky
         self.asked: list[str] = []
 
     def answers(self, records: Iterable[Row]) -> Generator[Answer | Refusal | None]:
         for row in records:
-            if len(self.asked) == self.n_answers:
+            if len(self.asked) == self.n_answers and self.signal:
+                os.kill(os.getpid(), self.signal)
+            elif len(self.asked) == self.n_answers:
                 raise EngineError("the engine failed: out of memory")
             self.asked.append(row["id"])
             if row["id"] == "r1":
@@ -158,14 +167,15 @@ class FakeEngine:
             elif row["id"] == "r2" and self.asked.count("r2") <= self.unlucky:
                 yield Refusal("r2", "request_refused", "not now")
             else:
-                yield Answer(row["id"], f"answer to {row['id']}", "stop", 16, 40, 3)
+                sums = [file_sha256(self.image)]
+                yield Answer(row["id"], f"answer to {row['id']}", "stop", 16, 40, 3, images_sha256=sums)
 
 
 @pytest.fixture
-def engine_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeEngine]:
-    def put(n_answers: int, unlucky: int = 0) -> FakeEngine:
-        engine = FakeEngine(n_answers, unlucky)
-        monkeypatch.setattr(module, "start_backend", lambda plan: engine)
+def engine_with(data: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeEngine]:
+    def put(n_answers: int, unlucky: int = 0, signal: int = 0) -> FakeEngine:
+        engine = FakeEngine(data.parent / "a.png", n_answers, unlucky, signal)
+        monkeypatch.setattr(Plan, "start_backend", lambda plan: engine)
         return engine
 
     return put
@@ -198,6 +208,25 @@ def test_an_engine_that_fails_leaves_the_finished_rows(
         None if number == 1 else f"answer to r{number}" for number in range(6)
     ]
     assert statuses(folder) == ["failed", "finished"]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_and_the_same_command_continues(
+    number: int,
+    status: int,
+    arguments: dict[str, Any],
+    engine_with: Callable[..., FakeEngine],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    engine_with(3, signal=number)
+    assert module.main(command_line(arguments)) == status
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "interrupted: 4 of 6 rows are on disk; the same command continues"
+    )
+    engine = engine_with(100)
+    assert module.main(command_line(arguments)) == 0
+    assert engine.asked == ["r4", "r5"]
+    assert statuses(arguments["--output-dir"]) == ["interrupted", "finished"]
 
 
 def test_a_row_at_fault_stays_an_error_until_it_is_retried(
@@ -372,8 +401,83 @@ def test_a_full_disk_is_named_and_the_rows_before_it_stay(
         assert module.main(command_line(arguments)) == 1
     assert capsys.readouterr().err.splitlines()[-2:] == [
         "3 of 6 rows are on disk; the same command continues",
-        "error: [Errno 28] No space left on device",
+        "error: No space left on device",
     ]
     engine = engine_with(100)
     assert module.main(command_line(arguments)) == 0
     assert engine.asked == ["r3", "r4", "r5"]
+
+
+ANSWER = "<answer>awe</answer><confidence>0.7</confidence>"
+
+
+@pytest.fixture
+def questions(tmp_path: Path, make_row: Callable[..., Row], write_rows: Callable[..., Path]) -> Path:
+    Image.new("RGB", (112, 112)).save(tmp_path / "a.png")
+    rows = [make_row(f"r{number}", "a.png", f"question {number}") for number in range(4)]
+    return write_rows(tmp_path / "test.jsonl", rows)
+
+
+def asking_a_server(questions: Path, url: str, *flags: str) -> list[str]:
+    folder = str(questions.parent / "run")
+    return [
+        "--backend",
+        "server",
+        "--server-url",
+        url,
+        "--data",
+        str(questions),
+        "--output-dir",
+        folder,
+        *flags,
+    ]
+
+
+def attempts(questions: Path) -> list[Row]:
+    found: list[Row] = json.loads((questions.parent / "run" / "run.json").read_text())["attempts"]
+    return found
+
+
+def test_run_json_says_what_the_server_was_sent_and_what_it_cost(
+    questions: Path, read_rows: Callable[[Path], list[Row]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret-indeed")
+    with chat_server(lambda text, before: 429 if text == "question 1" and before < 2 else ANSWER) as server:
+        assert (
+            module.main(asking_a_server(questions, server.url, "--price-in", "10", "--price-out", "0")) == 0
+        )
+    assert set(server.keys) == {"Bearer sk-very-secret-indeed"}
+    assert "very-secret" not in (questions.parent / "run" / "run.json").read_text()
+    (attempt,) = attempts(questions)
+    assert attempt["requests"]["requests"] == 6
+    assert attempt["requests"]["by_outcome"] == {"200": 4, "429": 2}
+    assert attempt["engine_arguments"]["model"] == "m"
+    assert attempt["cost"] == pytest.approx(4 * 100 * 10 / 1e6)
+    assert [row["response"] for row in read_rows(questions.parent / "run" / "predictions.jsonl")] == [
+        ANSWER
+    ] * 4
+
+
+def test_refused_rows_are_kept_and_another_model_is_not_mixed_in(
+    questions: Path, capsys: pytest.CaptureFixture[str], read_rows: Callable[[Path], list[Row]]
+) -> None:
+    def reply(text: str, before: int) -> str | int:
+        return 400 if text in ("question 0", "question 1") else ANSWER
+
+    with chat_server(reply) as server:
+        flags = ["--batch-size", "1"]
+        assert module.main(asking_a_server(questions, server.url, *flags)) == 0
+        rows = read_rows(questions.parent / "run" / "predictions.jsonl")
+        assert [row.get("error", {}).get("type") for row in rows] == ["server_refused"] * 2 + [None] * 2
+        assert len(server.asked) == 4
+        # Finished: what was refused is the row's own, and nothing is asked.
+        assert module.main(asking_a_server(questions, server.url, *flags)) == 0
+        assert len(server.asked) == 4
+        server.models = ["another"]
+        capsys.readouterr()
+        assert module.main(asking_a_server(questions, server.url, *flags, "--retry-errors")) == 2
+        assert "model m then, another now" in capsys.readouterr().err
+        assert len(server.asked) == 4
+        server.models = ["m"]
+        assert module.main(asking_a_server(questions, server.url, *flags, "--retry-errors")) == 0
+        assert len(server.asked) == 6

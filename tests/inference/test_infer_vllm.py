@@ -1,11 +1,8 @@
-"""infer.py with real vLLM: every kind of row, kill and resume, two engines, photographs, the benchmark."""
+"""infer.py with real vLLM: every kind of row, and the same of two engines."""
 
 import json
-import signal
 import struct
 import subprocess
-import sys
-import time
 import zlib
 from collections import Counter
 from collections.abc import Callable
@@ -171,75 +168,6 @@ def test_run_json_holds_the_run(whole: tuple[Path, Run], data: Path) -> None:
     assert attempt["engine_arguments"]["mm_processor_kwargs"] == {"size": size}
 
 
-def n_lines(path: Path) -> int:
-    return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
-def interrupt(command: list[str], partial: Path, more: int, number: signal.Signals) -> tuple[int, str]:
-    """Send a signal once `more` rows are on disk; gives the exit status and the last line of stderr."""
-    wanted = n_lines(partial) + more
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 300
-    while n_lines(partial) < wanted and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(number)
-    _, stderr = process.communicate(timeout=60)
-    return process.returncode, stderr.rstrip().splitlines()[-1]
-
-
-def test_interrupted_and_killed_and_continued(
-    whole: tuple[Path, Run],
-    data: Path,
-    checkpoint: Path,
-    infer: Callable[..., Run],
-    infer_command: Callable[..., list[str]],
-    read_rows: Callable[[Path], list[Row]],
-    tmp_path: Path,
-) -> None:
-    folder = tmp_path / "run"
-    partial = folder / "partial.jsonl"
-    arguments = ("--checkpoint", checkpoint, "--data", data, "--output-dir", folder, *SETTINGS)
-    slowly = infer_command(*arguments, "--batch-size", 2)
-
-    status, line = interrupt(slowly, partial, 4, signal.SIGINT)
-    assert status == 130
-    n_first = n_lines(partial)
-    n_rows = n_lines(data)
-    assert line == f"interrupted: {n_first} of {n_rows} rows are on disk; the same command continues"
-    # A mark on what is finished: a row that is computed again would lose it.
-    marked = [
-        row | ({"response": f"marked {row['id']}"} if "response" in row else {}) for row in read_rows(partial)
-    ]
-    partial.write_text("".join(json.dumps(row) + "\n" for row in marked))
-
-    status, _ = interrupt(slowly, partial, 4, signal.SIGKILL)
-    assert status == -signal.SIGKILL
-    n_second = n_lines(partial)
-    assert n_first + 4 <= n_second < n_rows
-    assert not (folder / "predictions.jsonl").exists()
-    with open(partial, "ab") as file:
-        file.write(b'{"id": "plain-47", "response": "torn in the mid')
-
-    run = infer(*arguments)
-    assert run.returncode == 0, run.stderr[-3000:]
-    rows = read_rows(folder / "predictions.jsonl")
-    expected = read_rows(whole[0] / "predictions.jsonl")
-    assert [row["id"] for row in rows] == [row["id"] for row in expected]
-    kept = {row["id"]: row.get("response") for row in marked}
-    for row, other in zip(rows, expected, strict=True):
-        assert row.get("response") == kept.get(row["id"], other.get("response"))
-    attempts = json.loads((folder / "run.json").read_text())["attempts"]
-    assert [attempt["status"] for attempt in attempts] == ["interrupted", "running", "finished"]
-    assert [attempts[0]["rows_done"], attempts[2]["rows_done_before"]] == [n_first, n_second]
-    assert attempts[2]["rows_done"] == n_rows - n_second
-
-    before = (folder / "predictions.jsonl").read_bytes()
-    again = infer(*arguments)
-    assert (again.returncode, (folder / "predictions.jsonl").read_bytes()) == (0, before)
-    assert "; 0 done now" in again.stderr
-    assert "loading" not in again.stderr
-
-
 def test_two_engines_and_the_reverse_order_give_the_same_responses(
     whole: tuple[Path, Run],
     data: Path,
@@ -257,42 +185,3 @@ def test_two_engines_and_the_reverse_order_give_the_same_responses(
         read_rows(tmp_path / "run" / "predictions.jsonl") == read_rows(whole[0] / "predictions.jsonl")[::-1]
     )
     assert not list((tmp_path / "run").glob("partial*"))
-
-
-def test_real_photographs_at_other_pixel_limits(
-    root: Path,
-    checkpoint: Path,
-    infer: Callable[..., Run],
-    read_rows: Callable[[Path], list[Row]],
-    tmp_path: Path,
-) -> None:
-    build = [sys.executable, str(root / "data" / "build_photographs.py"), "--output-dir", str(tmp_path)]
-    subprocess.run(build, check=True, timeout=120)
-    arguments = ("--checkpoint", checkpoint, "--data", tmp_path / "test.jsonl", "--max-new-tokens", 8)
-    run = infer(*arguments, "--output-dir", tmp_path / "run", "--min-pixels", 50_176, "--max-pixels", 100_352)
-    assert run.returncode == 0, run.stderr[-3000:]
-    rows = read_rows(tmp_path / "run" / "predictions.jsonl")
-    assert len(rows) == 16
-    assert all("response" in row for row in rows)
-    tokens = {row["id"].removeprefix("photograph-"): row["n_image_tokens"] for row in rows}
-    assert all(64 <= count <= 128 for count in tokens.values())
-    # 4000 x 3000 shrinks by sqrt(12,000,000 / 100,352) = 10.94 to 365 x 274: 13 x 9 squares of 28.
-    assert tokens["temple_12_megapixels"] == 13 * 9
-
-
-def test_the_benchmark_compares_on_one_engine(
-    root: Path, data: Path, checkpoint: Path, tmp_path: Path
-) -> None:
-    command = [sys.executable, str(root / "inference" / "benchmark.py"), "infer"]
-    command += ["--checkpoint", str(checkpoint), "--data", str(data), "--rows", "12"]
-    command += ["--worker-rows", "12", "--json", str(tmp_path / "numbers.json")]
-    command += map(str, SETTINGS)
-    run = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert run.returncode == 0, run.stderr[-3000:]
-    numbers = json.loads((tmp_path / "numbers.json").read_text())
-    rates = [way["rows_per_s"] for way in numbers["ways"].values()]
-    assert len(rates) == 3
-    assert min(rates) > 0
-    assert f"(c) is {numbers['gain']} times (a)" in run.stdout
-    assert numbers["workers"]["1"] > 0
-    assert numbers["workers"]["2"] > 0

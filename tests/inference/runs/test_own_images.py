@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import sklearn.datasets
 from PIL import Image
 
 from emocaliber.prompts import user_prompt
@@ -49,7 +51,7 @@ def test_the_records_are_those_that_inference_reads(folder: Path, tmp_path: Path
     for record in read:
         assert record["task"] == OWN_TASK
         assert record_text(record) == user_prompt(["quiet joy", "grief"])
-        assert load_image(locate(root, record_images(record)[0])).size == (30, 20)
+        assert load_image(locate(root, record_images(record)[0]))[0].size == (30, 20)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -146,7 +148,7 @@ def test_names_that_are_no_text_are_kept(tmp_path: Path) -> None:
     records, root = records_of_images(tmp_path, task="FI-2")
     write_jsonl_atomic(tmp_path / "data.jsonl", records)
     [record] = read_records(tmp_path / "data.jsonl", need_truth=False)
-    assert load_image(locate(root, record["image"])).size == (8, 8)
+    assert load_image(locate(root, record["image"]))[0].size == (8, 8)
 
 
 def save_run(run: Path, folder: Path) -> list[dict[str, object]]:
@@ -219,14 +221,17 @@ def test_the_page_cannot_replace_the_predictions(tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.slow
-def test_a_folder_through_the_engine(
+def test_a_folder_with_photographs_through_the_engine_at_other_pixel_limits(
     folder: Path,
     tmp_path: Path,
     checkpoint: Path,
     infer: Callable[..., subprocess.CompletedProcess[str]],
+    read_rows: Callable[[Path], list[dict[str, object]]],
 ) -> None:
     (folder / "broken.png").write_text("not an image")
-    limits = ("--min-pixels", 3136, "--max-pixels", 12544, "--max-new-tokens", 8)
+    for name in ("china.jpg", "flower.jpg"):  # 640 x 427
+        shutil.copy(Path(sklearn.datasets.__file__).parent / "images" / name, folder)
+    limits = ("--min-pixels", 50_176, "--max-pixels", 100_352, "--max-new-tokens", 8)
     run = tmp_path / "run"
     done = infer(
         "--checkpoint", checkpoint, "--images", folder, "--task", "EmoSet-8", "--output-dir", run, *limits
@@ -234,6 +239,12 @@ def test_a_folder_through_the_engine(
     assert done.returncode == 0, done.stderr[-2000:]
     content = content_of(run / "predictions.html")
     ends = {row["id"]: row["status"] for row in content["rows"]}  # type: ignore[attr-defined]
-    assert set(ends) == {"a.png", "b.JPG", "broken.png", "trip/day 1/ü.webp"}
+    small = {"a.png", "b.JPG", "trip/day 1/ü.webp"}
+    assert set(ends) == {*small, "broken.png", "china.jpg", "flower.jpg"}
     assert [name for name, status in ends.items() if status == "failed"] == ["broken.png"]
     assert ["checkpoint", str(checkpoint)] in content["facts"]  # type: ignore[operator]
+    tokens = {row["id"]: row.get("n_image_tokens") for row in read_rows(run / "predictions.jsonl")}
+    # 640 x 427 shrinks by sqrt(273,280 / 100,352) = 1.65 to 387 x 258: 13 x 9 squares of 28.
+    assert tokens["china.jpg"] == tokens["flower.jpg"] == 13 * 9
+    # 30 x 20 grows by sqrt(50,176 / 600) = 9.14 to 275 x 183: 10 x 7 squares of 28.
+    assert {tokens[name] for name in small} == {10 * 7}

@@ -1,22 +1,20 @@
 """The mini model behind vLLM's own server: the same texts as in this process, the token counts expected."""
 
 import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
-
-sys.path.append(str(Path(__file__).parents[1]))
-
 from vllm_server import MAX_PIXELS, MIN_PIXELS, MINI, vllm_server
 
 from emocaliber.response import parse
-from inference.backends.backend import Answer, Asking, EngineError
-from inference.backends.prepare import ChatTokenizer, chat_messages, image_tokens
-from inference.backends.server import ServerBackend, ServerSettings
+from inference.backends.backend import Answer, EngineError
+from inference.backends.server import ServerBackend
+from inference.runs.arguments import parse_arguments
+from inference.runs.plan import make_plan
 
 pytestmark = pytest.mark.slow
 
@@ -45,25 +43,12 @@ def rows(
     return write_rows(folder / "test.jsonl", rows), rows
 
 
-def counter(min_pixels: int = MIN_PIXELS) -> Callable[..., tuple[int, int]]:
-    tokenizer = ChatTokenizer(str(MINI))
-
-    def expected(record: Mapping[str, Any], sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-        n_image = sum(image_tokens(*size, 28, min_pixels, MAX_PIXELS) for size in sizes)
-        return len(tokenizer.encode(chat_messages(record))) - len(sizes) + n_image, n_image
-
-    return expected
-
-
-def ask(
-    url: str, rows: tuple[Path, list[Row]], *, expected: Callable[..., tuple[int, int]], **asking: Any
-) -> dict[str, Answer]:
+def ask(url: str, rows: tuple[Path, list[Row]], **asking: Any) -> dict[str, Answer]:
+    options = ["--backend", "server", "--server-url", url, "--checkpoint", str(MINI), "--data", str(rows[0])]
+    options += ["--min-pixels", str(MIN_PIXELS), "--max-pixels", str(MAX_PIXELS), "--output-dir", "o"]
+    plan = make_plan(parse_arguments([*options, "--timeout-s", "300"], description=""))
     settings = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 256} | asking
-    backend = ServerBackend(
-        ServerSettings(url, timeout_s=300.0),
-        Asking(rows[0].parent, MIN_PIXELS, MAX_PIXELS, **settings),
-        expected_prompt_tokens=expected,
-    )
+    backend = ServerBackend(plan.settings, replace(plan.asking, **settings))
     assert backend.model == MINI.name
     came = [outcome for outcome in backend.answers(rows[1]) if outcome is not None]
     assert all(isinstance(outcome, Answer) for outcome in came), came
@@ -81,7 +66,7 @@ def test_greedily_it_gives_what_this_process_gives(
     read_rows: Callable[[Path], list[Row]],
     tmp_path: Path,
 ) -> None:
-    answers = ask(url, rows, expected=counter())
+    answers = ask(url, rows)
     # By hand: 112 x 112, and 640 x 480 shrunk to 112 x 84, 168 x 112 to 112 x 84, 40 x 40 grown to 56 x 56.
     assert [answers[f"r{number}"].n_image_tokens for number in range(4)] == [16, 12, 12, 4]
     assert all(parse(answer.response, rows[1][0]["candidates"]).label for answer in answers.values())
@@ -105,7 +90,7 @@ def test_greedily_it_gives_what_this_process_gives(
 
 def test_constrained_every_sample_parses(url: str, rows: tuple[Path, list[Row]]) -> None:
     asking = {"constrain": True, "temperature": 1.5, "n_samples": 3, "max_new_tokens": 1500}
-    for answer in ask(url, rows, expected=counter(), **asking).values():
+    for answer in ask(url, rows, **asking).values():
         assert answer.samples is not None and len(answer.samples) == 3
         for text in answer.samples:
             parsed = parse(text, rows[1][0]["candidates"])
@@ -114,4 +99,4 @@ def test_constrained_every_sample_parses(url: str, rows: tuple[Path, list[Row]])
 
 def test_a_server_with_other_pixel_limits_stops_the_run(url: str, rows: tuple[Path, list[Row]]) -> None:
     with pytest.raises(EngineError, match=r"prompt tokens, the checkpoint and the pixel limits imply"):
-        ask(url, rows, expected=counter(min_pixels=MAX_PIXELS))
+        ask(url, rows, min_pixels=MAX_PIXELS)

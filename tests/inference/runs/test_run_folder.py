@@ -7,7 +7,6 @@ import pytest
 
 from emocaliber.records import RecordError
 from inference.runs import run_folder as module
-from inference.runs.answering import Progress
 from inference.runs.run_folder import RunFolder, compare
 
 IDENTITY = {"seed": 0, "temperature": 0.7}
@@ -147,7 +146,7 @@ def test_what_a_start_cost(
         for name, (n_in, n_out) in zip("ab", rows, strict=True):
             counts = {"n_prompt_tokens": n_in} | ({} if n_out is None else {"n_response_tokens": n_out})
             appender.write(answer(name) | counts)
-    folder.close_attempt("finished", Progress(2, 0), {}, {})
+    folder.close_attempt("finished", ())
     assert folder.attempt["cost"] == cost
     assert folder.attempt.get("cost_per_1000_rows") == (None if cost is None else round(500 * cost, 6))
 
@@ -206,10 +205,23 @@ def test_starts_are_counted(tmp_path: Path) -> None:
     for number in range(1, 3):
         folder = opened(tmp_path)
         folder.gather(retry_errors=False)
-        folder.close_attempt("finished", Progress(1, 0), {}, {})
+        folder.close_attempt("finished", ())
         folder.close()
         run = json.loads((tmp_path / "run.json").read_text())
         assert [attempt["status"] for attempt in run["attempts"]] == ["finished"] * number
+
+
+def test_rates_are_of_the_rows_that_this_start_added(tmp_path: Path) -> None:
+    folder = opened(tmp_path)
+    with folder.appender() as appender:
+        for name in "abc":
+            appender.write(answer(name) | {"n_prompt_tokens": 10, "n_response_tokens": 5})
+    gpus = {"0": {"utilisation_percent": 50.0, "memory_mib": 1.0}}
+    folder.close_attempt("interrupted", {"a"}, first_row_s=1.234, generate_s=4.0, gpus=gpus)
+    names = ("status", "rows_done_before", "rows_done", "first_row_s", "generate_s", "gpus")
+    assert [folder.attempt[name] for name in names] == ["interrupted", 1, 2, 1.23, 4.0, gpus]
+    rates = [folder.attempt[f"{name}_per_s"] for name in ("rows", "prompt_tokens", "response_tokens")]
+    assert rates == [0.5, 5.0, 2.5]
 
 
 def test_a_folder_is_held_by_one_run_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
