@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from train.preflight import variables as engine_flags
-from train.preflight.sft_settings import read_settings
+from train.sft.settings import read_settings
 from train.preflight.variables import deciding, swift_flags, verl_keys
 
 ROOT = Path(__file__).parents[2]

@@ -110,4 +110,4 @@ if ((status != 0)); then
   echo "error: verl ended with status $status; see $LOG; run the same command again to go on" >&2
   exit 1
 fi
-"$EMOCALIBER_PYTHON" "$ROOT/train/checkpoints/export.py" --from "$OUTPUT_DIR" --to "$OUTPUT_DIR/final"
+"$EMOCALIBER_PYTHON" "$ROOT/train/checkpoints/export.py" --engine verl --from "$OUTPUT_DIR" --to "$OUTPUT_DIR/final"

@@ -41,4 +41,4 @@ if [[ -n "$last" ]]; then flags+=(--resume_from_checkpoint "$last"); fi
   --dataset "$DATASET" --output_dir "$OUTPUT_DIR" --add_version false \
   --load_from_cache_file false --report_to none --strict true --check_model false \
   "${flags[@]}" "$@" 2>&1 | tee -a "$OUTPUT_DIR/train.log"
-"$EMOCALIBER_PYTHON" "$ROOT/train/checkpoints/export.py" --from "$OUTPUT_DIR" --to "$OUTPUT_DIR/final"
+"$EMOCALIBER_PYTHON" "$ROOT/train/checkpoints/export.py" --engine swift --from "$OUTPUT_DIR" --to "$OUTPUT_DIR/final"
