@@ -5,6 +5,10 @@
 # An interrupted run goes on from its last checkpoint. A run whose logs stand still for STALL_S seconds is ended.
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+  sed -n '2,/^set /s/^# //p' "${BASH_SOURCE[0]}"
+  exit 0
+fi
 REWARD="${REWARD:-brier}"  # a name in emocaliber/reward.py
 N_GPU="${N_GPU:-1}"        # without a GPU: training processes
 STALL_S="${STALL_S:-1800}" # longer than one step, than loading the model, and than a validation

@@ -4,6 +4,10 @@
 # checkpoints and logs in OUTPUT_DIR and the finished model, alone, in OUTPUT_DIR/final.
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+  sed -n '2,/^set /s/^# //p' "${BASH_SOURCE[0]}"
+  exit 0
+fi
 source "$ROOT/setup_env.sh"
 if (($# < 5)); then
   echo "error: usage: swift_run.sh sft|rlhf SETTINGS MODEL DATASET OUTPUT_DIR [flags of swift]" >&2

@@ -19,7 +19,7 @@ from emocaliber.reward import REWARDS, compute_reward
 from emocaliber.reward_log import read_reward_log
 from emocaliber.taxonomy import TASKS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CHECKPOINT = ROOT / "models" / "EmoCaliber-mini"
 
 # In a process of its own, as ms-swift loads it: a file outside any package.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MINI = ROOT / "models" / "EmoCaliber-mini"
 ROW = {"messages": [{"role": "user", "content": "<image>?"}, {"role": "assistant", "content": "awe"}]}
 # Stands before the real ms-swift: prints how it would be started.
