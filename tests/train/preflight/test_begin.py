@@ -170,9 +170,7 @@ def test_a_changed_start_goes_on_if_it_is_said_and_the_change_is_kept(
     leave(tmp_path, "a finished model")
     before = (tmp_path / "out" / "run.json").read_bytes()
     begin(tmp_path, "trainer.total_training_steps=99", monkeypatch=monkeypatch, variables=changed)
-    assert (tmp_path / "out" / "run.json").read_bytes() == before, (
-        "it was made as it says"
-    )
+    assert (tmp_path / "out" / "run.json").read_bytes() == before, "it was made as it says"
 
 
 def test_a_run_json_from_before_is_refused_in_one_line_or_taken(
