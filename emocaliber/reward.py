@@ -3,7 +3,7 @@
 A reward is one entry of `REWARDS`: what a well-formed response pays for being right or wrong with a stated
 confidence, what a malformed one pays, and what the reward claims. To add one, write such an entry; it can
 then be chosen by its name everywhere, `train/rl/incentives.py` computes what it pays for, the tests hold it
-to its claims, and `python train/describe_rewards.py` adds it to the table and figure of `train/README.md`.
+to its claims, and `python train/describe_rewards.py` adds it to the table and figure of `train/RESULTS.md`.
 """
 
 import math

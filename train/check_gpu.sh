@@ -6,6 +6,10 @@
 # Exit status: 0 when every stage passed, 1 when one failed, 2 without a GPU (ALLOW_CPU=1 runs it on the CPU).
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+  sed -n '2,/^set /s/^# //p' "${BASH_SOURCE[0]}"
+  exit 0
+fi
 
 CHECK_DIR="${CHECK_DIR:-}"        # default: a new folder in train/output
 export N_TRAIN="${N_TRAIN:-1600}" # rows of all three stages

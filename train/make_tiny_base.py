@@ -9,15 +9,17 @@ ms-swift and verl read the folder by their ordinary code. The vocabulary is lear
 from __future__ import annotations
 
 import json
-import shutil
 import sys
-from collections.abc import Iterator
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from emocaliber.command_line import CommandParser
+from emocaliber.command_line import CommandParser, run_command
+from emocaliber.jsonl import read_jsonl
 from emocaliber.prompts import user_prompt
 from emocaliber.taxonomy import TASKS
+from train.checkpoints.export import partial_folder
 
 VOCABULARY_SIZE = 896
 MIN_PIXELS = 4 * 28 * 28
@@ -69,42 +71,42 @@ CHAT_TEMPLATE = """\
 """
 
 
-def main() -> None:
-    """Write the folder."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the folder; give the exit status."""
     parser = CommandParser(description=__doc__)
     parser.add_argument("--train-dir", type=Path, required=True, help="folder with train_*.jsonl")
     parser.add_argument("--output-dir", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    import torch
-    from transformers import Qwen2_5_VLForConditionalGeneration
+    arguments = parser.parse_args(argv)
+    return run_command(lambda: work(arguments))
 
-    try:
-        processor = make_processor(args.train_dir)
-    except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}; build the training files first", file=sys.stderr)
-        raise SystemExit(2) from None
-    torch.manual_seed(args.seed)
-    model = Qwen2_5_VLForConditionalGeneration(make_config(processor.tokenizer))
-    model.generation_config = make_generation_config(processor.tokenizer)
-    # The folder appears whole or not at all.
-    partial = args.output_dir.with_name(f".{args.output_dir.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    processor.save_pretrained(partial)
-    shutil.rmtree(args.output_dir, ignore_errors=True)
-    partial.rename(args.output_dir)
+
+def work(arguments: Namespace) -> None:
+    """Make the model; its folder appears whole or not at all. Raises RecordError."""
+    import torch
+    import transformers
+
+    library: Any = transformers
+    processor = make_processor(arguments.train_dir, library)
+    torch.manual_seed(arguments.seed)
+    model = library.Qwen2_5_VLForConditionalGeneration(make_config(processor.tokenizer, library))
+    model.generation_config = make_generation_config(processor.tokenizer, library)
+    with partial_folder(arguments.output_dir) as partial:
+        model.save_pretrained(partial)
+        processor.save_pretrained(partial)
     count = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{args.output_dir}: {count:,} parameters, {len(processor.tokenizer)} tokens")
+    print(f"{arguments.output_dir}: {count:,} parameters, {len(processor.tokenizer)} tokens")
 
 
 def training_texts(train_dir: Path) -> Iterator[str]:
-    """Every text that the model will read or write, with the confidences that stage 2 adds."""
+    """Every text that the model will read or write, with the confidences that stage 2 adds.
+
+    Raises RecordError for files that cannot be read.
+    """
     for name in ("train_captions.jsonl", "train_stage1.jsonl"):
-        with (train_dir / name).open() as lines:
-            for line in lines:
-                for message in json.loads(line)["messages"]:
-                    yield message["content"].removeprefix("<image>")
+        for _, row in read_jsonl(train_dir / name):
+            for message in row["messages"]:
+                yield message["content"].removeprefix("<image>")
 
     for _ in range(200):
         for task in TASKS.values():
@@ -112,10 +114,9 @@ def training_texts(train_dir: Path) -> Iterator[str]:
             yield "<confidence>0.12345</confidence>" * 2
 
 
-def make_processor(train_dir: Path) -> Any:
-    """Learn the vocabulary and give a Qwen2.5-VL processor with it."""
+def make_processor(train_dir: Path, library: Any) -> Any:
+    """Learn the vocabulary and give a Qwen2.5-VL processor with it; `library` is transformers."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-    from transformers import Qwen2_5_VLProcessor, Qwen2Tokenizer, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
     from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
     bpe = Tokenizer(models.BPE())
@@ -132,7 +133,7 @@ def make_processor(train_dir: Path) -> Any:
     )
     bpe.train_from_iterator(training_texts(train_dir), trainer)
     learned = json.loads(bpe.to_str())["model"]
-    tokenizer = Qwen2Tokenizer(
+    tokenizer = library.Qwen2Tokenizer(
         vocab=learned["vocab"],
         merges=[tuple(merge) for merge in learned["merges"]],
         eos_token="<|im_end|>",
@@ -140,18 +141,16 @@ def make_processor(train_dir: Path) -> Any:
         model_max_length=4096,
     )
     pixels = {"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS}
-    return Qwen2_5_VLProcessor(
-        image_processor=Qwen2VLImageProcessor(size=pixels),
+    return library.Qwen2_5_VLProcessor(
+        image_processor=library.Qwen2VLImageProcessor(size=pixels),
         tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(size=pixels),
+        video_processor=library.Qwen2VLVideoProcessor(size=pixels),
         chat_template=CHAT_TEMPLATE,
     )
 
 
-def make_config(tokenizer: Any) -> Any:
+def make_config(tokenizer: Any, library: Any) -> Any:
     """Give the sizes of the model."""
-    from transformers import Qwen2_5_VLConfig
-
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
     text = {
         "vocab_size": len(tokenizer),
@@ -179,7 +178,7 @@ def make_config(tokenizer: Any) -> Any:
         "window_size": 112,
         "initializer_range": 0.08,
     }
-    return Qwen2_5_VLConfig(
+    return library.Qwen2_5_VLConfig(
         text_config=text,
         vision_config=vision,
         image_token_id=ids["<|image_pad|>"],
@@ -192,12 +191,10 @@ def make_config(tokenizer: Any) -> Any:
     )
 
 
-def make_generation_config(tokenizer: Any) -> Any:
+def make_generation_config(tokenizer: Any, library: Any) -> Any:
     """Say where an answer ends and what is never sampled."""
-    from transformers import GenerationConfig
-
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
-    return GenerationConfig(
+    return library.GenerationConfig(
         eos_token_id=[ids["<|im_end|>"], ids["<|endoftext|>"]],
         pad_token_id=ids["<|endoftext|>"],
         # A sampled placeholder of an image has no picture behind it and would break a training step.
@@ -206,4 +203,4 @@ def make_generation_config(tokenizer: Any) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,12 +1,19 @@
 #!/usr/bin/env bash
-# The claim of the paper on EmoCaliber-mini: all three stages from nothing, evaluated after each, for every seed, and
-# the rewards against each other at equal budget. Writes the tables of train/README.md and images/stage_evolution.png
-# after each seed. Interrupt it at will: the same command goes on, and what is done is not done again. To do a part
-# again, remove its folder and those of what was made from it. Without a GPU N_JOBS seeds run side by side, each on its
-# share of the cores, as a model this small does not fill two; each needs 4 GB of memory. DRY_RUN=1 prints the commands
-# of all parts and runs none.
+# The claim of the paper on EmoCaliber-mini: all three stages from nothing, evaluated after each, for every seed, and the
+# rewards against each other at equal budget.
+#   bash train/reproduce_mini.sh
+#   SEEDS=0 REWARDS=log_clipped bash train/reproduce_mini.sh     one seed, one reward
+#   DRY_RUN=1 bash train/reproduce_mini.sh                       prints the commands of all parts and runs none
+# Writes the tables of train/RESULTS.md and images/stage_evolution.png after each seed. It can be interrupted: the same
+# command goes on, and what is done is not done again. To do a part again, remove its folder and those of what was made
+# from it. Without a GPU N_JOBS seeds run side by side, each on its share of the cores, as a model this small does not fill
+# two; each needs 4 GB of memory. Every setting below can be given as an environment variable.
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+  sed -n '2,/^set /s/^# //p' "${BASH_SOURCE[0]}"
+  exit 0
+fi
 
 SEEDS="${SEEDS:-0 1 2}"
 REWARDS="${REWARDS:-log_clipped brier emocaliber rlcr}" # the first is the one that the others are compared with
@@ -17,7 +24,7 @@ TEST_DATA="$(realpath -m "${TEST_DATA:-$ROOT/data/VECBench-mini-large}")"
 N_TRAIN="${N_TRAIN:-16000}"
 N_TEST="${N_TEST:-500}"          # rows of each of the nine tasks,
 N_TEST_VSA="${N_TEST_VSA:-4000}" # but of FI-2 and WebEmo-2: what can be gained there shows in many rows only
-README="${README:-$ROOT/train/README.md}"
+README="${README:-$ROOT/train/RESULTS.md}"
 FIGURE="${FIGURE:-$ROOT/images/stage_evolution.png}"
 DRY_RUN="${DRY_RUN:-}"
 N_JOBS="${N_JOBS:-}"   # as many as there are cores, but one on a GPU

@@ -1,10 +1,16 @@
 #!/usr/bin/env bash
-# Stage 1, supervised fine-tuning for structured reasoning. Without variables it trains EmoCaliber-mini from nothing:
-# builds the data, makes an untrained Qwen2.5-VL of a million parameters, warms it up on captions, then runs stage 1.
-# The real run: MODEL=Qwen/Qwen2.5-VL-7B-Instruct DATASET=.../stage1_86k.jsonl IMAGE_ROOT=...
+# Stage 1, supervised fine-tuning for structured reasoning.
+#   bash train/step1_example.sh            EmoCaliber-mini from nothing: builds the data, makes an untrained Qwen2.5-VL
+#                                          of a million parameters, warms it up on captions, then runs stage 1
+#   MODEL=Qwen/Qwen2.5-VL-7B-Instruct DATASET=/data/stage1_86k.jsonl IMAGE_ROOT=/data bash train/step1_example.sh
 # On other machines: SIZE=7b_lora_1gpu (one 80 GB GPU) or SIZE=3b_2gpu (two; MODEL=Qwen/Qwen2.5-VL-3B-Instruct).
+# Every setting below can be given as an environment variable; extra arguments go to `swift sft`.
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+  sed -n '2,/^set /s/^# //p' "${BASH_SOURCE[0]}"
+  exit 0
+fi
 
 MODEL="${MODEL:-}"
 SIZE="${SIZE:-$([[ -n "$MODEL" ]] && echo 7b_8gpu || echo mini)}" # mini, 7b_8gpu, 7b_lora_1gpu, 3b_2gpu

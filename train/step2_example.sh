@@ -1,10 +1,17 @@
 #!/usr/bin/env bash
-# Stage 2, supervised fine-tuning for verbalized confidence, from the model of stage 1. Without variables it trains
-# EmoCaliber-mini: samples its stage-1 model, turns the agreement of the samples into confidences, then runs stage 2.
-# The real run: SIZE=7b_8gpu DATASET=.../stage2_43k_w_conf.jsonl IMAGE_ROOT=... (or SIZE=7b_lora_1gpu, SIZE=3b_2gpu);
-# the stage-1 model is the one that stage 1 of this SIZE left, unless MODEL names another.
+# Stage 2, supervised fine-tuning for verbalized confidence, from the model of stage 1.
+#   bash train/step2_example.sh            EmoCaliber-mini: samples its stage-1 model, turns the agreement of the samples
+#                                          into confidences, then runs stage 2
+#   SIZE=7b_8gpu DATASET=/data/stage2_43k_w_conf.jsonl IMAGE_ROOT=/data bash train/step2_example.sh
+# SIZE=7b_lora_1gpu and SIZE=3b_2gpu are for other machines. The stage-1 model is the one that stage 1 of this SIZE left,
+# unless MODEL names another. Every setting below can be given as an environment variable; extra arguments go to
+# `swift sft`.
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+  sed -n '2,/^set /s/^# //p' "${BASH_SOURCE[0]}"
+  exit 0
+fi
 
 SIZE="${SIZE:-$([[ -n "${MODEL:-}" ]] && echo 7b_8gpu || echo mini)}" # mini, 7b_8gpu, 7b_lora_1gpu, 3b_2gpu
 SETTINGS="${SETTINGS:-$ROOT/train/settings/stage2_$SIZE.yaml}"

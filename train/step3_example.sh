@@ -1,11 +1,18 @@
 #!/usr/bin/env bash
-# Stage 3, GRPO with a calibration reward, from the model of stage 2. Without variables it trains EmoCaliber-mini by
-# verl on what the machine has: builds the data if it is not there, makes verl's Parquet of it, trains.
-# The real run: SIZE=7b_8gpu RECORDS=.../stage3_w_candidates.jsonl VAL_RECORDS=.../held_out.jsonl IMAGE_ROOT=...
-# (or SIZE=7b_lora_1gpu, SIZE=3b_2gpu); records are what inference reads, see data/README.md. Extra arguments go to the
-# engine: keys of verl (actor_rollout_ref.rollout.n=16), or flags of `swift rlhf` with RL_ENGINE=swift.
+# Stage 3, GRPO with a calibration reward, from the model of stage 2.
+#   bash train/step3_example.sh            EmoCaliber-mini by verl: builds the data if it is not there, makes verl's
+#                                          Parquet of it, trains
+#   SIZE=7b_8gpu RECORDS=/data/stage3.jsonl VAL_RECORDS=/data/held_out.jsonl IMAGE_ROOT=/data \
+#       bash train/step3_example.sh
+# SIZE=7b_lora_1gpu and SIZE=3b_2gpu are for other machines. Records are what inference reads, see data/README.md. Every
+# setting below can be given as an environment variable; extra arguments go to the engine: keys of verl
+# (actor_rollout_ref.rollout.n=16), or flags of `swift rlhf` with RL_ENGINE=swift.
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+  sed -n '2,/^set /s/^# //p' "${BASH_SOURCE[0]}"
+  exit 0
+fi
 
 SIZE="${SIZE:-$([[ -n "${MODEL:-}" ]] && echo 7b_8gpu || echo mini)}" # mini, 7b_8gpu, 7b_lora_1gpu, 3b_2gpu
 RL_ENGINE="${RL_ENGINE:-verl}"                                        # verl, or swift (mini: faster on two cores)

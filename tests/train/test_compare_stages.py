@@ -334,7 +334,7 @@ def test_a_readme_without_markers_is_refused(compared, tmp_path):
     assert (tmp_path / "README.md").read_text() == "no markers\n"
 
 
-def test_the_readme_of_the_room_has_the_markers_once():
-    text = (ROOT / "train" / "README.md").read_text()
+def test_the_results_of_the_room_have_the_markers_once():
+    text = (ROOT / "train" / "RESULTS.md").read_text()
     begin, end = "<!-- stages: begin -->", "<!-- stages: end -->"
     assert text.count(begin) == text.count(end) == 1 and text.index(begin) < text.index(end)

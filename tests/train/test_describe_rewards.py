@@ -1,6 +1,5 @@
 """The table and the figure of the rewards are what the library computes now."""
 
-import importlib.util
 import io
 import subprocess
 import sys
@@ -10,16 +9,14 @@ import numpy as np
 import pytest
 
 from emocaliber.reward import REWARDS
+from train.rl.reward_tables import draw, section
+from train.stages.markdown import around_section
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "train" / "describe_rewards.py"
-README = ROOT / "train" / "README.md"
+RESULTS = ROOT / "train" / "RESULTS.md"
 FIGURE = ROOT / "images" / "reward_incentives.png"
 PREDICTIONS = ROOT / "tests" / "golden" / "mini_responses.jsonl"
-
-_spec = importlib.util.spec_from_file_location("describe_rewards", SCRIPT)
-describe_rewards = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(describe_rewards)
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -27,20 +24,20 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_the_readme_has_the_table_that_is_computed():
-    before, after = describe_rewards.around_section(README)
-    assert before + describe_rewards.section() + after == README.read_text("utf-8")
+def test_the_results_have_the_table_that_is_computed():
+    before, after = around_section(RESULTS, "rewards")
+    assert f"{before}\n{section()}{after}" == RESULTS.read_text("utf-8")
 
 
 def test_the_table_shows_what_the_published_reward_pays_for():
-    rows = [line.split(" | ") for line in README.read_text("utf-8").splitlines() if "`emocaliber` |" in line]
+    rows = [line.split(" | ") for line in RESULTS.read_text("utf-8").splitlines() if "`emocaliber` |" in line]
     assert [row for row in rows if "**p < 0.849** (p < 0.844)" in row and "**no**" in row]
 
 
 def test_the_figure_is_the_one_that_is_drawn():
     from matplotlib.image import imread
 
-    committed, drawn = imread(FIGURE), imread(io.BytesIO(describe_rewards.draw()))
+    committed, drawn = imread(FIGURE), imread(io.BytesIO(draw()))
     assert committed.shape == drawn.shape
     # Other versions of matplotlib and its fonts move letters by a pixel.
     assert np.abs(committed - drawn).mean() < 0.01
@@ -49,13 +46,13 @@ def test_the_figure_is_the_one_that_is_drawn():
 @pytest.mark.slow
 def test_it_writes_both_and_a_second_time_the_same(tmp_path):
     readme, figure = tmp_path / "README.md", tmp_path / "figure.png"
-    readme.write_text(f"before\n{describe_rewards.BEGIN}\noutdated\n{describe_rewards.END}\nafter\n")
+    readme.write_text("before\n<!-- rewards: begin -->\noutdated\n<!-- rewards: end -->\nafter\n")
     for _ in range(2):
         result = run("--readme", readme, "--figure", figure)
         assert (result.returncode, result.stderr) == (0, "")
         written = readme.read_text("utf-8")
-        assert written.startswith(f"before\n{describe_rewards.BEGIN}\n| reward |")
-        assert written.endswith(f"\n{describe_rewards.END}\nafter\n")
+        assert written.startswith("before\n<!-- rewards: begin -->\n| reward |")
+        assert written.endswith("\n<!-- rewards: end -->\nafter\n")
         assert "outdated" not in written and written.count("| `brier` |") == 3
         assert figure.read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "figure.png"]

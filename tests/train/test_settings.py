@@ -77,7 +77,7 @@ def test_mini_trains_all_of_the_model_at_its_own_pixels(name: str) -> None:
 COMPOSE = """
 import json, os, sys
 from pathlib import Path
-from train.preflight.sft_settings import check_keys, read_settings
+from train.sft.settings import check_keys, read_settings
 from accelerate.utils import FullyShardedDataParallelPlugin
 from emocaliber.jsonl import RecordError
 from swift.arguments import SftArguments

@@ -1,9 +1,12 @@
 """Copies the newest checkpoint of a training run, without optimizer state, to a folder of its own.
 
-python train/checkpoints/export.py --from train/output/mini/stage1 --to train/output/mini/stage1/final
+    python train/checkpoints/export.py --engine swift --from train/output/mini/stage1 --to DIR
+    python train/checkpoints/export.py --engine verl --from train/output/mini/stage3 --to DIR
 
-A checkpoint of LoRA adapters is merged into the model that it was trained from: the result is a whole model.
-One trained in bfloat16 is brought back to it where FSDP has kept its weights in float32.
+The folder appears whole or not at all. A checkpoint of LoRA adapters is merged into the model that it was
+trained from, so the result is a whole model. One that ms-swift trained in bfloat16 is brought back to it
+where FSDP has kept its weights in float32. Of verl's checkpoints the model that was saved with them is taken,
+if it was; else verl's own merger makes one of the shards, in bfloat16.
 """
 
 from __future__ import annotations
@@ -13,11 +16,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from emocaliber.command_line import CommandParser
+from emocaliber.command_line import CommandParser, Failure, run_command
+from emocaliber.jsonl import RecordError
 
 ADAPTERS = "adapter_config.json"
 MODEL_FILES = (
@@ -36,30 +41,29 @@ MODEL_FILES = (
 )
 
 
-def main() -> None:
-    """Find the newest checkpoint and copy it, or merge its adapters."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Find the newest checkpoint and export it; give the exit status."""
     parser = CommandParser(description=__doc__)
-    parser.add_argument(
-        "--from", dest="run", type=Path, required=True, help="output folder of the training run"
-    )
+    parser.add_argument("--engine", choices=["swift", "verl"], default="swift", help="what trained (swift)")
+    parser.add_argument("--from", dest="run", type=Path, required=True, help="output folder of the run")
     parser.add_argument("--to", type=Path, required=True)
-    args = parser.parse_args()
-    checkpoint = newest_checkpoint(args.run)
+    arguments = parser.parse_args(argv)
+    return run_command(lambda: work(arguments))
+
+
+def work(arguments: Namespace) -> None:
+    """Export. Raises RecordError where no whole checkpoint is, Failure if verl's merger fails."""
+    is_verl = arguments.engine == "verl"
+    checkpoint = (newest_verl_checkpoint if is_verl else newest_swift_checkpoint)(arguments.run)
     if checkpoint is None:
-        print(f"error: {args.run}: no whole checkpoint-N folder; did the training end?", file=sys.stderr)
-        raise SystemExit(2)
-    if (checkpoint / ADAPTERS).is_file():
-        base = json.loads((checkpoint / ADAPTERS).read_text(encoding="utf-8"))["base_model_name_or_path"]
-        if not Path(base).is_dir():
-            print(f"error: {base}: the model of the adapters in {checkpoint} is gone", file=sys.stderr)
-            raise SystemExit(2)
-        export_merged(checkpoint, Path(base), args.to)
-    else:
-        export(checkpoint, args.to)
-    print(f"{args.to}: the model of {checkpoint.name}")
+        raise RecordError(
+            f"{arguments.run}: no whole checkpoint of {arguments.engine}; did the training end?"
+        )
+    (export_verl if is_verl else export_swift)(checkpoint, arguments.to)
+    print(f"{arguments.to}: the model of {checkpoint.parent.name if is_verl else checkpoint.name}")
 
 
-def newest_checkpoint(run: Path) -> Path | None:
+def newest_swift_checkpoint(run: Path) -> Path | None:
     """The checkpoint-N folder with the highest N that is whole, None if there is none."""
     numbered = []
     for folder in run.glob("checkpoint-*"):
@@ -71,8 +75,24 @@ def newest_checkpoint(run: Path) -> Path | None:
     return max(numbered)[1] if numbered else None
 
 
-def export(checkpoint: Path, target: Path) -> None:
-    """Copy the model's own files; the target appears whole or not at all."""
+def newest_verl_checkpoint(run: Path) -> Path | None:
+    """The actor's folder in the checkpoint that verl's tracker, written last, names; None without one."""
+    try:
+        step = int((run / "latest_checkpointed_iteration.txt").read_text(encoding="ascii"))
+    except (FileNotFoundError, ValueError):
+        return None
+    actor = run / f"global_step_{step}" / "actor"
+    return actor if actor.is_dir() else None
+
+
+def export_swift(checkpoint: Path, target: Path) -> None:
+    """Copy the model's own files, or merge the adapters. Raises RecordError where their base is gone."""
+    if (checkpoint / ADAPTERS).is_file():
+        base = json.loads((checkpoint / ADAPTERS).read_text(encoding="utf-8"))["base_model_name_or_path"]
+        if not Path(base).is_dir():
+            raise RecordError(f"{base}: the model of the adapters in {checkpoint} is gone; put it back")
+        export_merged(checkpoint, Path(base), target)
+        return
     with partial_folder(target) as partial:
         copy_model_files(checkpoint, partial)
         args = checkpoint / "args.json"
@@ -132,34 +152,8 @@ def partial_folder(target: Path) -> Iterator[Path]:
     os.replace(partial, target)
 
 
-def export_verl_checkpoint_main() -> None:
-    """Find the last checkpoint and export_verl_checkpoint_export it."""
-    parser = CommandParser(description=__doc__)
-    parser.add_argument(
-        "--from", dest="run", type=Path, required=True, help="verl's trainer.default_local_dir"
-    )
-    parser.add_argument("--to", type=Path, required=True)
-    args = parser.parse_args()
-    actor = last_checkpoint(args.run)
-    if actor is None:
-        print(f"error: {args.run}: no whole checkpoint of verl; did the training end?", file=sys.stderr)
-        raise SystemExit(2)
-    export_verl_checkpoint_export(actor, args.to)
-    print(f"{args.to}: the model of {actor.parent.name}")
-
-
-def last_checkpoint(run: Path) -> Path | None:
-    """The actor's folder in the checkpoint that verl's tracker, written last, names; None without one."""
-    try:
-        step = int((run / "latest_checkpointed_iteration.txt").read_text(encoding="ascii"))
-    except (FileNotFoundError, ValueError):
-        return None
-    actor = run / f"global_step_{step}" / "actor"
-    return actor if actor.is_dir() else None
-
-
-def export_verl_checkpoint_export(actor: Path, target: Path) -> None:
-    """Write the model, whole or not at all. Raises CalledProcessError if verl's merger fails."""
+def export_verl(actor: Path, target: Path) -> None:
+    """Copy the model that lies whole beside the actor's shards, else merge them. Raises Failure."""
     whole = actor / "huggingface"
     if any(whole.glob("*.safetensors")):
         with partial_folder(target) as partial:
@@ -168,7 +162,9 @@ def export_verl_checkpoint_export(actor: Path, target: Path) -> None:
     merged = target.with_name(f".{target.name}.merged")
     with partial_folder(merged) as partial:
         command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
-        subprocess.run([*command, "--local_dir", str(actor), "--target_dir", str(partial)], check=True)
+        command += ["--local_dir", str(actor), "--target_dir", str(partial)]
+        if (status := subprocess.run(command, check=False).returncode) != 0:
+            raise Failure(f"{actor}: verl's merger ended with status {status}; see its output above")
     adapters = merged / "lora_adapter"
     if (adapters / ADAPTERS).is_file():
         export_merged(adapters, merged, target)
@@ -179,4 +175,4 @@ def export_verl_checkpoint_export(actor: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,20 +10,24 @@ path of the machine: files by their name, folders by their last two names.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from emocaliber.command_line import CommandParser
+import yaml
+
+from emocaliber.command_line import CommandParser, run_command
 from emocaliber.jsonl import RecordError, write_text_atomic
-from emocaliber.provenance import commit, installed_versions
-from train.checkpoints.export import newest_checkpoint
-from train.preflight.variables import swift_flags, verl_keys
+from emocaliber.provenance import commit, file_sha256, installed_versions
+from train.checkpoints.export import newest_swift_checkpoint
+from train.preflight.begin import add_facts, changes_of
+from train.preflight.variables import given_values
+from train.rl.settings import settings_files
 
 STAGES = {
     "warmup": (
@@ -54,28 +58,22 @@ _FRONT_MATTER = re.compile(r"---\n(.*?)\n---\n", re.DOTALL)
 _ABSOLUTE = re.compile(r"(?<![\w.~])~?(/[\w.@+-]+){2,}/?")
 
 
-def main() -> None:
-    """Write the card, or name what is missing and exit with 2."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the card; give the exit status."""
     parser = CommandParser(description=__doc__)
     parser.add_argument("--model-dir", type=Path, required=True)
-    parser.add_argument("--stage", required=True, help="1, 2, 3 or another name")
-    parser.add_argument("--base", required=True, help="the model it was trained from: a folder or a hub name")
-    parser.add_argument("--dataset", type=Path, required=True)
-    parser.add_argument("--settings", type=Path, required=True)
-    parser.add_argument("--engine", default="swift", choices=["swift", "verl"])
-    parser.add_argument("--reward", help="stage 3: the name of the reward")
     parser.add_argument("--log", type=Path, help="where the steps and the last loss are read")
-    parser.add_argument("flags", nargs="*", help="after --: flags or keys that go before the settings")
-    args = parser.parse_args()
+    add_facts(parser)
+    arguments = parser.parse_args(argv)
+    return run_command(lambda: work(arguments))
 
-    try:
-        if not (args.model_dir / "config.json").is_file():
-            raise RecordError(f"{args.model_dir}: no config.json; give the folder of a finished model")
-        write_text_atomic(args.model_dir / "README.md", card(args))
-    except (RecordError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(2) from None
-    print(f"{args.model_dir / 'README.md'}: the model card")
+
+def work(arguments: Namespace) -> None:
+    """Write the card. Raises RecordError and OSError."""
+    if not (arguments.model_dir / "config.json").is_file():
+        raise RecordError(f"{arguments.model_dir}: no config.json; give the folder of a finished model")
+    write_text_atomic(arguments.model_dir / "README.md", card(arguments))
+    print(f"{arguments.model_dir / 'README.md'}: the model card")
 
 
 def card(args: Namespace) -> str:
@@ -95,6 +93,7 @@ def card(args: Namespace) -> str:
         "Reward": f"`{args.reward}` (`emocaliber/reward.py`)" if args.reward else None,
         **progress(args.log),
         **used(args),
+        "Changed on the way": "; ".join(changes_of(args.model_dir.parent)) or None,
         "Date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         "Code": code(),
         "Versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
@@ -129,9 +128,18 @@ Use it with the pixel limits it was trained with (`ENV` or the processor's limit
 `{args.settings.name}`{f", with `{flags}`" if flags else ""}:
 
 ```yaml
-{without_paths(args.settings.read_text(encoding="utf-8")).strip()}
+{without_paths(settings_text(args.settings)).strip()}
 ```
 """
+
+
+def settings_text(settings: Path) -> str:
+    """The file; before it the ones that it extends, each under its name."""
+    files = settings_files(settings)
+    texts = [file.read_text(encoding="utf-8") for file in files]
+    if len(files) == 1:
+        return texts[0]
+    return "\n".join(f"# {file.name}\n{text}" for file, text in zip(files, texts, strict=True))
 
 
 def short(name: str) -> str:
@@ -147,40 +155,35 @@ def without_paths(text: str) -> str:
 
 def front_matter_of(readme: Path) -> dict[str, Any]:
     """The front matter of a model card; nothing where there is none."""
-    import yaml
-
     found = _FRONT_MATTER.match(readme.read_text(encoding="utf-8")) if readme.is_file() else None
     return (yaml.safe_load(found[1]) if found else None) or {}
 
 
 def describe_data(dataset: Path, rejected: Path) -> str:
     """Name, rows (of JSON lines) and sha256 of a file, and how many of its rows were left out."""
-    digest = hashlib.sha256()
-    n_lines = 0
-    with dataset.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-            n_lines += block.count(b"\n")
-    rows = f"{n_lines} rows, " if dataset.suffix == ".jsonl" else ""
+    rows = ""
+    if dataset.suffix == ".jsonl":
+        with dataset.open("rb") as file:
+            rows = f"{sum(1 for _ in file)} rows, "
     if dataset.suffix == ".parquet":
         import pyarrow.parquet
 
         rows = f"{pyarrow.parquet.ParquetFile(dataset).metadata.num_rows} rows, "
     left_out = len(rejected.read_text(encoding="utf-8").splitlines()) if rejected.is_file() else 0
     without = f", {left_out} of them left out as bad" if left_out else ""
-    return f"`{dataset.name}`, {rows}sha256 `{digest.hexdigest()}`{without}"
+    return f"`{dataset.name}`, {rows}sha256 `{file_sha256(dataset)}`{without}"
 
 
 def progress(log: Path | None) -> dict[str, Any]:
     """Steps, last loss and last mean reward of a log: those of them that it holds."""
     if log is not None and log.is_dir():
-        checkpoint = newest_checkpoint(log)
+        checkpoint = newest_swift_checkpoint(log)
         log = checkpoint / "trainer_state.json" if checkpoint else None
     if log is None or not log.is_file():
         return {}
     found: dict[str, Any] = {}
     for row in logged_rows(log):
-        data = row.get("data") if isinstance(row.get("data"), dict) else row
+        data = row["data"] if isinstance(row.get("data"), dict) else row
         step = row.get(
             "step", data.get("global_step", str(data.get("global_step/max_steps", "")).split("/")[0])
         )
@@ -211,17 +214,17 @@ def logged_rows(log: Path) -> list[dict[str, Any]]:
 
 def used(args: Namespace) -> dict[str, Any]:
     """Seed and learning rate, as a flag gives them, else as the settings do."""
-    import yaml
-
-    settings = yaml.safe_load(args.settings.read_text(encoding="utf-8")) or {}
-    flags = swift_flags(args.flags) if args.engine == "swift" else verl_keys(args.flags)
+    settings = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in settings_files(args.settings)]
+    flags = given_values(args.engine, args.flags)
     found = {}
     for title, names in USED.items():
         name = names[args.engine]
-        value: Any = settings
-        for part in name.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        found[title] = flags.get(name, value)
+        found[title] = flags.get(name)
+        for value in reversed(settings):  # of a file before those that it extends
+            for part in name.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            if found[title] is None:
+                found[title] = value
     return found
 
 
@@ -240,4 +243,4 @@ def code() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

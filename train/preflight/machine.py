@@ -1,4 +1,28 @@
-"""What a fine-tuning run needs: framework versions, a whole model folder, GPUs, memory, disk."""
+"""What a run needs of the machine, estimated: GPUs, memory, disk; and whether it is there, with its model.
+
+Arithmetic, not a measurement: bytes on one of N GPUs. FSDP gives each an Nth of weights, gradients and
+optimizer. Stages 1 and 2, by ms-swift:
+
+    frozen        2 bytes a weight in bfloat16
+    trained       4 (the weight, float32 under FSDP2 and for adapters) + 4 (gradient) + 8 (Adam's two moments)
+    gathered      2 bytes for each weight of the largest module and of one layer, whole while they compute
+    activations   b x L tokens (b rows per device, L = max_length): with checkpointing 2 bytes x hidden for
+                  each layer's input, and one layer recomputed, 2 x (8 hidden + 3 intermediate)
+    logits        10 bytes (bfloat16, float32 and its gradient) x vocabulary for half of the tokens: the
+                  question and its image are not learned from
+
+Stage 3, by verl, needs the larger of two phases: training (all of the following) and generation (vLLM's
+gpu_memory_utilization x the GPU, the actor's weights, which are there at least while they are handed over,
+and its moments, unless they are offloaded). The reference model is on the host: 4 P bytes, besides what is
+offloaded there.
+
+    weights       4 P, float32, of P weights; optimizer 12 P; with adapters (LoRA) of A weights 4 A and 12 A
+    gathered      as above
+    activations   as above, L = prompt + answer at their limits; fused kernels hold the logits of few tokens
+                  at once, else 10 bytes x vocabulary for each
+
+CUDA itself and the fragments of its allocator take some GiB more. L is the worst case: most rows are shorter.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +39,12 @@ from emocaliber.environment import missing
 from emocaliber.jsonl import RecordError
 from train.preflight.variables import number
 
+ROOT = Path(__file__).resolve().parents[2]
 GIB = 2**30
-
-SETTINGS = Path(__file__).parents[1] / "settings"
+GPU_BYTES = 79 * GIB
+"""What an H100 or A100 of "80 GB" has."""
+PROCESSES_BYTES = 6 * GIB
+"""verl's six processes and Ray's daemons on the host, measured with the mini model."""
 
 VISION = {
     "depth": 32,
@@ -52,8 +79,6 @@ PUBLISHED: dict[str, dict[str, Any]] = {  # config.json of Qwen2.5-VL, the numbe
     },
 }
 
-SIZES = {"7b_8gpu": ("7b", 8), "7b_lora_1gpu": ("7b", 1), "3b_2gpu": ("3b", 2)}
-
 
 @dataclass(frozen=True)
 class Shape:
@@ -79,6 +104,20 @@ class Shape:
         """All weights."""
         return self.language + self.vision + self.merger
 
+    @property
+    def gathered(self) -> int:
+        """Bytes of the largest module, a table of embeddings, and of one layer, whole in 16 bits."""
+        return 2 * (self.vocabulary * self.hidden + self.one_layer)
+
+    @property
+    def layer_activations(self) -> int:
+        """Bytes a token that the backward pass of one layer needs."""
+        return 2 * (8 * self.hidden + 3 * self.intermediate)
+
+    def kept_of_layer(self, checkpointing: bool) -> int:
+        """Bytes a token that a layer keeps from the forward pass: its input alone with checkpointing."""
+        return 2 * self.hidden if checkpointing else self.layer_activations
+
     def adapters(self, rank: int) -> int:
         """Low-rank adapters on every linear layer of the language model."""
         h, i, kv = self.hidden, self.intermediate, self.key_value
@@ -86,7 +125,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class SFTEstimate:
     """Bytes on one GPU by purpose, and bytes on the disk for one checkpoint and for the finished model."""
 
     frozen: float
@@ -101,6 +140,21 @@ class Estimate:
     def gpu(self) -> float:
         """All that one GPU holds at once."""
         return self.frozen + self.trained + self.gathered + self.activations + self.logits
+
+
+@dataclass(frozen=True)
+class RLEstimate:
+    """Bytes: on one GPU in each phase, on the host, on the disk for one checkpoint."""
+
+    training: float
+    generation: float
+    host: float
+    checkpoint: float
+
+    @property
+    def gpu(self) -> float:
+        """What one GPU needs."""
+        return max(self.training, self.generation)
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape:
@@ -128,7 +182,7 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
     )
 
 
-def estimate(settings: Mapping[str, Any], shape: Shape, gpus: int) -> Estimate:
+def estimate_sft(settings: Mapping[str, Any], shape: Shape, gpus: int) -> SFTEstimate:
     """The arithmetic in this file's head, for one settings file of `swift sft`."""
     is_full = settings["tuner_type"] == "full"
     trained = shape.language if is_full else shape.adapters(settings["lora_rank"])
@@ -138,39 +192,43 @@ def estimate(settings: Mapping[str, Any], shape: Shape, gpus: int) -> Estimate:
     is_sharded = bool(settings.get("fsdp"))
     shards = gpus if is_sharded else 1
     tokens = settings["per_device_train_batch_size"] * settings["max_length"]
-    saves_inputs = is_sharded or settings.get("gradient_checkpointing")
-    one_layer = 2 * (8 * shape.hidden + 3 * shape.intermediate)
-    layers = shape.layers * (2 * shape.hidden if saves_inputs else one_layer)
-    table = shape.vocabulary * shape.hidden
-    return Estimate(
+    saves_inputs = bool(is_sharded or settings.get("gradient_checkpointing"))
+    recomputed = shape.layer_activations if saves_inputs else 0
+    return SFTEstimate(
         frozen=2 * frozen / shards,
         trained=16 * trained / shards,
-        gathered=2 * (table + shape.one_layer) if is_sharded else 0,
-        activations=tokens * (layers + (one_layer if saves_inputs else 0)),
+        gathered=shape.gathered if is_sharded else 0,
+        activations=tokens * (shape.layers * shape.kept_of_layer(saves_inputs) + recomputed),
         logits=10 * shape.vocabulary * tokens / 2,
         checkpoint=(4 + 8) * trained + (2 * frozen if is_full else 0),
         final=4 * trained + 2 * frozen if is_full else 2 * shape.total,
     )
 
 
-def table() -> str:
-    """The Markdown table of train/README.md: one row per size, the same for both stages."""
-    import yaml
-
-    lines = [
-        "| size | frozen | trained | gathered | activations | logits | one GPU | checkpoint | final model |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for size, (model, gpus) in SIZES.items():
-        settings = yaml.safe_load((SETTINGS / f"stage1_{size}.yaml").read_text(encoding="utf-8"))
-        one = estimate(settings, shape_of(PUBLISHED[model]), gpus)
-        parts = (one.frozen, one.trained, one.gathered, one.activations, one.logits, one.gpu)
-        cells = [f"{part / GIB:.1f}" for part in (*parts, one.checkpoint, one.final)]
-        lines.append(f"| `{size}` | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-ROOT = Path(__file__).resolve().parents[2]
+def estimate_rl(config: Mapping[str, Any], shape: Shape, gpu_bytes: float = GPU_BYTES) -> RLEstimate:
+    """The arithmetic in this file's head, for a composed config of verl's PPO trainer."""
+    actor, model = config["actor_rollout_ref"]["actor"], config["actor_rollout_ref"]["model"]
+    rollout, data = config["actor_rollout_ref"]["rollout"], config["data"]
+    gpus = config["trainer"]["n_gpus_per_node"] * config["trainer"]["nnodes"]
+    rank = model["lora_rank"]
+    trained = shape.adapters(rank) if rank else shape.total
+    weights = 4 * (shape.total + (trained if rank else 0)) / gpus
+    moments, gradients = 8 * trained / gpus, 4 * trained / gpus
+    tokens = actor["ppo_micro_batch_size_per_gpu"] * (data["max_prompt_length"] + data["max_response_length"])
+    kept = shape.layers * shape.kept_of_layer(model["enable_gradient_checkpointing"])
+    logits = 0 if model["use_fused_kernels"] else 10 * shape.vocabulary
+    activations = tokens * (kept + shape.layer_activations + logits)
+    offloaded = weights if actor["fsdp_config"]["param_offload"] else 0.0
+    offloaded += moments if actor["fsdp_config"]["optimizer_offload"] else 0.0
+    generation = rollout["gpu_memory_utilization"] * gpu_bytes + weights + moments
+    if actor["fsdp_config"]["optimizer_offload"]:
+        generation -= moments
+    return RLEstimate(
+        training=weights + moments + gradients + shape.gathered + activations,
+        generation=generation,
+        host=PROCESSES_BYTES + (0 if rank else 4 * shape.total) + gpus * offloaded,
+        checkpoint=4 * shape.total + 8 * trained,
+    )
 
 
 def check_versions() -> None:
@@ -212,64 +270,99 @@ def check_model(model: str) -> dict[str, Any]:
     return config
 
 
-def sft_machine_check_machine(
-    settings: Mapping[str, Any], config: Mapping[str, Any], output_dir: Path
-) -> str:
-    """Enough GPUs, memory and disk by the estimate of estimate_memory.py; gives what was found, in words.
+@dataclass(frozen=True)
+class Need:
+    """What a run is going to use: GPUs with bytes each, bytes on the host and on the disk.
 
-    N_GPU says how many GPUs are used; NEEDED_DISK_GB and NEEDED_MEMORY_GB replace the estimates. Raises
-    RecordError.
+    `n_checkpoints` are on the disk at once. `is_for_cpu`: it does without GPUs. `to_lower`: the setting that
+    makes it fit on a smaller GPU.
     """
-    gpus = free_gpu_memory()
-    wanted = int(number("N_GPU", 1))
-    need = estimate(settings, shape_of(config), wanted)
-    if gpus:
-        check_gpus(gpus, wanted, need)
-    elif wanted > 1 or settings.get("torch_dtype") != "float32":
-        raise RecordError(
-            f"no GPU is here, these settings are for {wanted}; take SIZE=mini, or a machine with GPUs"
-        )
+
+    n_gpus: int
+    gpu: float
+    host: float
+    disk: float
+    n_checkpoints: int
+    is_for_cpu: bool
+    to_lower: str
+
+
+def sft_need(settings: Mapping[str, Any], config: Mapping[str, Any]) -> Need:
+    """Of `swift sft`, of a model with this config, on N_GPU GPUs; float32 may do without."""
+    n_gpus = int(number("N_GPU", 1))
+    shape = shape_of(config)
+    one = estimate_sft(settings, shape, n_gpus)
     # One more than is kept: the next is written before the oldest goes.
-    kept = int(settings.get("save_total_limit") or 1) + 1
+    n_checkpoints = int(settings.get("save_total_limit") or 1) + 1
     # The weights are read once per process, by FSDP2 once in all; it gathers a whole checkpoint to write it.
-    loaded = need.checkpoint if settings.get("fsdp") else 2 * shape_of(config).total * wanted
-    found = check_space(output_dir, kept, kept * need.checkpoint + need.final, GIB + loaded)
-    on = f"{wanted} of {len(gpus)} GPUs, about {need.gpu / GIB:.1f} GiB each" if gpus else "the CPU"
-    return f"{on}; {found}"
+    loaded = one.checkpoint if settings.get("fsdp") else 2 * shape.total * n_gpus
+    return Need(
+        n_gpus=n_gpus,
+        gpu=one.gpu,
+        host=GIB + loaded,
+        disk=n_checkpoints * one.checkpoint + one.final,
+        n_checkpoints=n_checkpoints,
+        is_for_cpu=n_gpus == 1 and settings.get("torch_dtype") == "float32" and not free_gpu_memory(),
+        to_lower="per_device_train_batch_size",
+    )
 
 
-def check_space(output_dir: Path, n_checkpoints: int, disk_bytes: float, memory_bytes: float) -> str:
-    """Enough disk for so many checkpoints and the model, and memory; gives what is free, in words.
+def rl_need(settings: Mapping[str, Any], config: Mapping[str, Any]) -> Need:
+    """Of verl with these composed settings, of a model with this config."""
+    trainer = settings["trainer"]
+    shape = shape_of(config)
+    one = estimate_rl(settings, shape)
+    n_checkpoints = (trainer["max_actor_ckpt_to_keep"] or 1) + 1
+    return Need(
+        n_gpus=trainer["n_gpus_per_node"],
+        gpu=one.training,  # vLLM takes a share of whatever GPU it finds
+        host=one.host,
+        disk=n_checkpoints * one.checkpoint + 4 * shape.total,
+        n_checkpoints=n_checkpoints,
+        is_for_cpu=trainer["device"] == "cpu",
+        to_lower="actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu",
+    )
 
-    NEEDED_DISK_GB and NEEDED_MEMORY_GB replace the bytes. Raises RecordError.
+
+def check_machine(need: Need, output_dir: Path) -> str:
+    """Enough GPUs, disk and memory; gives what was found, in words.
+
+    NEEDED_DISK_GB and NEEDED_MEMORY_GB replace the estimates. Raises RecordError.
     """
+    on = "the CPU"
+    if not need.is_for_cpu:
+        gpus = free_gpu_memory()
+        if not gpus:
+            raise RecordError(
+                f"no GPU is here, these settings are for {need.n_gpus}; "
+                "take SIZE=mini, or a machine with GPUs"
+            )
+        if len(gpus) < need.n_gpus:
+            raise RecordError(
+                f"N_GPU={need.n_gpus}, but {len(gpus)} GPUs are here; set N_GPU, or take another SIZE"
+            )
+        least = min(gpus[: need.n_gpus])
+        if least < need.gpu:
+            raise RecordError(
+                f"a GPU has {least / GIB:.1f} GiB free, the settings need about {need.gpu / GIB:.1f}; "
+                f"free it, take another SIZE, or lower {need.to_lower}"
+            )
+        on = f"{need.n_gpus} of {len(gpus)} GPUs, about {need.gpu / GIB:.1f} GiB each"
     free = shutil.disk_usage(existing_parent(output_dir)).free
-    disk = number("NEEDED_DISK_GB", disk_bytes / GIB)
+    disk = number("NEEDED_DISK_GB", need.disk / GIB)
     if free < disk * GIB:
         raise RecordError(
-            f"{output_dir}: {free / GIB:.1f} GiB free, {n_checkpoints} checkpoints and the model need about "
-            f"{disk:.1f}; make room, set OUTPUT_ROOT to another disk, or set NEEDED_DISK_GB"
+            f"{output_dir}: {free / GIB:.1f} GiB free, {need.n_checkpoints} checkpoints and the model need "
+            f"about {disk:.1f}; make room, set OUTPUT_ROOT to another disk, or set NEEDED_DISK_GB"
         )
     memory = available_memory()
-    ram = number("NEEDED_MEMORY_GB", memory_bytes / GIB)
+    ram = number("NEEDED_MEMORY_GB", need.host / GIB)
     if memory < ram * GIB:
         raise RecordError(
             f"{memory / GIB:.1f} GiB of memory available, the run needs about {ram:.1f}; end other programs, "
             "take a smaller SIZE, or set NEEDED_MEMORY_GB"
         )
-    return f"{memory / GIB:.0f} GiB of memory, {free / GIB:.0f} GiB of disk free"
-
-
-def check_gpus(gpus: list[int], wanted: int, need: Estimate) -> None:
-    """As many GPUs as asked for, each with the estimated memory free."""
-    if len(gpus) < wanted:
-        raise RecordError(f"N_GPU={wanted}, but {len(gpus)} GPUs are here; set N_GPU, or take another SIZE")
-    tight = [free for free in gpus[:wanted] if free < need.gpu]
-    if tight:
-        raise RecordError(
-            f"a GPU has {min(tight) / GIB:.1f} GiB free, the settings need about {need.gpu / GIB:.1f}; "
-            "free it, take another SIZE, or lower per_device_train_batch_size"
-        )
+    return f"{on}; {memory / GIB:.0f} GiB of memory, {free / GIB:.0f} GiB of disk free"
 
 
 def free_gpu_memory() -> list[int]:
@@ -298,80 +391,3 @@ def available_memory() -> int:
 def existing_parent(path: Path) -> Path:
     """The folder itself, or the nearest one above it that exists."""
     return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
-
-
-GPU_BYTES = 79 * GIB
-"""What an H100 or A100 of "80 GB" has."""
-PROCESSES_BYTES = 6 * GIB
-"""verl's six processes and Ray's daemons on the host, measured with the mini model."""
-
-
-@dataclass(frozen=True)
-class RLEstimate:
-    """Bytes: on one GPU in each phase, on the host, on the disk for one checkpoint."""
-
-    training: float
-    generation: float
-    host: float
-    checkpoint: float
-
-    @property
-    def gpu(self) -> float:
-        """What one GPU needs."""
-        return max(self.training, self.generation)
-
-
-def estimate_rl(config: Mapping[str, Any], shape: Shape, gpu_bytes: float = GPU_BYTES) -> RLEstimate:
-    """The arithmetic in this file's head, for a composed config of verl's PPO trainer."""
-    actor, model = config["actor_rollout_ref"]["actor"], config["actor_rollout_ref"]["model"]
-    rollout, data = config["actor_rollout_ref"]["rollout"], config["data"]
-    gpus = config["trainer"]["n_gpus_per_node"] * config["trainer"]["nnodes"]
-    rank = model["lora_rank"]
-    trained = shape.adapters(rank) if rank else shape.total
-    weights = 4 * (shape.total + (trained if rank else 0)) / gpus
-    moments, gradients = 8 * trained / gpus, 4 * trained / gpus
-    tokens = actor["ppo_micro_batch_size_per_gpu"] * (data["max_prompt_length"] + data["max_response_length"])
-    one_layer = 2 * (8 * shape.hidden + 3 * shape.intermediate)
-    per_layer = 2 * shape.hidden if model["enable_gradient_checkpointing"] else one_layer
-    logits = 0 if model["use_fused_kernels"] else 10 * shape.vocabulary
-    activations = tokens * (shape.layers * per_layer + one_layer + logits)
-    gathered = 2 * (shape.vocabulary * shape.hidden + shape.one_layer)
-    offloaded = weights if actor["fsdp_config"]["param_offload"] else 0.0
-    offloaded += moments if actor["fsdp_config"]["optimizer_offload"] else 0.0
-    generation = rollout["gpu_memory_utilization"] * gpu_bytes + weights + moments
-    if actor["fsdp_config"]["optimizer_offload"]:
-        generation -= moments
-    return RLEstimate(
-        training=weights + moments + gradients + gathered + activations,
-        generation=generation,
-        host=PROCESSES_BYTES + (0 if rank else 4 * shape.total) + gpus * offloaded,
-        checkpoint=4 * shape.total + 8 * trained,
-    )
-
-
-def check_machine(config: Mapping[str, Any], shape: Shape) -> str:
-    """Enough GPUs, memory and disk; gives what was found, in words. Raises RecordError.
-
-    NEEDED_DISK_GB and NEEDED_MEMORY_GB replace the estimates.
-    """
-    trainer = config["trainer"]
-    wanted = trainer["n_gpus_per_node"]
-    need = estimate_rl(config, shape)
-    gpus = free_gpu_memory() if trainer["device"] != "cpu" else []
-    if trainer["device"] != "cpu":
-        if len(gpus) < wanted:
-            raise RecordError(
-                f"N_GPU={wanted}, but {len(gpus)} GPUs are here; set N_GPU, or take another SIZE"
-            )
-        least = min(gpus[:wanted])
-        if least < need.training:
-            raise RecordError(
-                f"a GPU has {least / GIB:.1f} GiB free, training needs about {need.training / GIB:.1f}; free "
-                "it, take another SIZE, or lower actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu"
-            )
-    # One more than is kept, as the next is written before the oldest goes, and the finished model.
-    kept = (trainer["max_actor_ckpt_to_keep"] or 1) + 1
-    disk = kept * need.checkpoint + 4 * shape.total
-    found = check_space(Path(trainer["default_local_dir"]), kept, disk, need.host)
-    on = f"{wanted} of {len(gpus)} GPUs" if gpus else "the CPU"
-    return f"{on}; {found}"

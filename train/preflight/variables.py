@@ -1,9 +1,9 @@
-"""Checks the variables of the training scripts before anything starts: numbers, the reward, the image folder.
+"""What a user gives the training scripts: variables, which this program checks, and the engines' flags.
 
     python train/preflight/variables.py [NAME=VALUE ...]
 
-Looks at those of the environment, and at the ones given, of which a name may come more than once. The first
-mistake is named, with status 2.
+Checks the variables of the environment, and those that are given, of which a name may come more than once:
+numbers, the reward, the image folder. Names the first mistake, with status 2.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import math
 import os
 import re
 import sys
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from emocaliber.command_line import CommandParser
+from emocaliber.command_line import CommandParser, run_command
 from emocaliber.jsonl import RecordError
 from emocaliber.reward import REWARDS
 
@@ -38,18 +39,20 @@ REAL = {
 _REAL = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
-def main() -> None:
-    """Check, or name the first mistake and exit with 2."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check; give the exit status."""
     parser = CommandParser(description=__doc__)
     parser.add_argument("given", nargs="*", metavar="NAME=VALUE")
-    args = parser.parse_args()
-    try:
-        check_variables()
-        for pair in args.given:
-            check_variables(dict([pair.partition("=")[::2]]))
-    except RecordError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    arguments = parser.parse_args(argv)
+    return run_command(lambda: work(arguments))
+
+
+def work(arguments: Namespace) -> None:
+    """Check the environment, then each of the given pairs. Raises RecordError."""
+    check_variables()
+    for pair in arguments.given:
+        name, _, value = pair.partition("=")
+        check_variables({name: value})
 
 
 def check_variables(environment: Mapping[str, str] = os.environ) -> None:
@@ -85,23 +88,6 @@ def number(name: str, default: float, environment: Mapping[str, str] = os.enviro
     return value
 
 
-NOT_DECIDING = re.compile(
-    # How long, what is written, on how many machines' parts.
-    r"max_steps|num_train_epochs|(save|logging|eval|dataloader|ddp|vllm|offload)_\w+|report_to|run_name"
-    r"|output_dir|add_version|resume_\w+|dataset_num_proc|load_from_cache_file|attn_impl|deepspeed|fsdp"
-    r"|fsdp_config|gradient_checkpointing\w*|use_cpu|sleep_level"
-    # They count as rows a step.
-    r"|per_device_train_batch_size|gradient_accumulation_steps"
-    # verl's
-    r"|(trainer|hydra|ray_kwargs|transfer_queue)\..+|data\.val_.+|(.+\.)?(val_kwargs|checkpoint|agent)\..+"
-    r"|.+\.(\w*micro_batch_size(_per_gpu)?|\w*max_token_len_per_gpu|\w*use_dynamic_bsz|\w+_offload"
-    r"|gpu_memory_utilization|max_num_batched_tokens|max_num_seqs|num_workers|\w+_num_workers|enforce_eager"
-    r"|tensor_model_parallel_size|free_cache_engine|enable_gradient_checkpointing|use_torch_compile"
-    r"|enable_chunked_prefill|attn_implementation)"
-)
-"""Names whose value is the machine's or the length's: a run may go on with another."""
-
-
 def swift_flags(arguments: Sequence[str]) -> dict[str, str]:
     """Names and values of `--name value ...` and `--name=value`; of a repeated one the last.
 
@@ -130,17 +116,10 @@ def verl_keys(arguments: Sequence[str]) -> dict[str, str]:
     return {name: value.strip("'\"") for name, _, value in pairs}
 
 
-def deciding(flags: dict[str, str]) -> dict[str, str]:
-    """Those that decide what is learned; numbers in one notation."""
-    return {name: _plain(value) for name, value in flags.items() if not NOT_DECIDING.fullmatch(name)}
-
-
-def _plain(value: str) -> str:
-    try:
-        return f"{float(value):.12g}"
-    except ValueError:
-        return value
+def given_values(engine: str, arguments: Sequence[str]) -> dict[str, str]:
+    """Names and values of what is given to an engine, "swift" or "verl"."""
+    return swift_flags(arguments) if engine == "swift" else verl_keys(arguments)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

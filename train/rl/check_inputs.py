@@ -14,23 +14,60 @@ import contextlib
 import io
 import sys
 import tempfile
+from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emocaliber.command_line import CommandParser
+from emocaliber.command_line import CommandParser, run_command
 from emocaliber.jsonl import RecordError
 from emocaliber.response import SECTIONS, render
 from emocaliber.reward import REWARD_KEYS
-from train.preflight.machine import check_machine, check_model, check_versions, shape_of
+from emocaliber.reward_log import check_writable
+from train.preflight.machine import check_machine, check_model, check_versions, rl_need
 from train.rl.settings import check_config, check_keys, compose
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # omegaconf takes a while
     from omegaconf import DictConfig
 
-
+FILES = ("train_files", "val_files")
 N_SAMPLED = 16
 """Rows, spread over a file, that are read and encoded."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check; give the exit status."""
+    parser = CommandParser(description=__doc__)
+    parser.add_argument(
+        "--settings", type=Path, required=True, help="a hydra config that extends ppo_trainer"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    arguments = parser.parse_args(argv)
+    return run_command(lambda: work(arguments))
+
+
+def work(arguments: Namespace) -> None:
+    """Check, the cheap things first, and say what was found. Raises RecordError."""
+    check_versions()
+    settings = arguments.settings
+    config = compose(settings, arguments.overrides)
+    need = rl_need(config, check_model(config.actor_rollout_ref.model.path))
+    paths = [config.data[name] for name in FILES]
+    counts = [count_rows(path) for path in paths]
+    if counts[0] < config.data.train_batch_size:
+        raise RecordError(
+            f"{paths[0]}: {counts[0]} rows, a step takes {config.data.train_batch_size}; give more, or lower "
+            "data.train_batch_size"
+        )
+    machine = check_machine(need, Path(config.trainer.default_local_dir))
+    with quiet():
+        check_keys(settings, config)
+        check_config(config)
+        check_reward(config)
+        encoded = [check_rows(path, config) for path in paths]
+    print(machine)
+    for path, count, words in zip(paths, counts, encoded, strict=True):
+        print(f"{path}: {count} rows, {words}")
 
 
 def count_rows(path: str) -> int:
@@ -57,13 +94,14 @@ def check_rows(path: str, config: DictConfig) -> str:
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
+    import verl.utils.tokenizer
     from omegaconf import open_dict
     from verl.trainer.ppo.utils import create_rl_dataset
-    from verl.utils import hf_processor, hf_tokenizer
     from verl.utils.dataset.rl_dataset import collate_fn
 
+    loaders: Any = verl.utils.tokenizer
     model = config.actor_rollout_ref.model.path
-    tokenizer, processor = hf_tokenizer(model), hf_processor(model)
+    tokenizer, processor = loaders.hf_tokenizer(model), loaders.hf_processor(model)
     with tempfile.TemporaryDirectory() as folder, open_dict(config):
         sample = str(Path(folder) / "sample.parquet")
         file = pq.ParquetFile(path)
@@ -132,54 +170,9 @@ def encode(row: Mapping[str, Any], config: DictConfig, tokenizer: Any, processor
     return len(ids), n_image
 
 
-FILES = ("train_files", "val_files")
-
-
-def main() -> None:
-    """Check, or name the first mistake and exit with 2."""
-    parser = CommandParser(description=__doc__)
-    parser.add_argument(
-        "--settings", type=Path, required=True, help="a hydra config that extends ppo_trainer"
-    )
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    args = parser.parse_args()
-
-    try:
-        found = check(args.settings, args.overrides)
-    except (RecordError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(2) from None
-    print("\n".join(found))
-
-
-def check(settings: Path, overrides: Sequence[str]) -> list[str]:
-    """Give what was found, in lines. Raises RecordError, the cheap checks first."""
-
-    check_versions()
-    config = compose(settings, overrides)
-    shape = shape_of(check_model(config.actor_rollout_ref.model.path))
-    paths = [config.data[name] for name in FILES]
-    counts = [count_rows(path) for path in paths]
-    if counts[0] < config.data.train_batch_size:
-        raise RecordError(
-            f"{paths[0]}: {counts[0]} rows, a step takes {config.data.train_batch_size}; give more, or lower "
-            "data.train_batch_size"
-        )
-    machine = check_machine(config, shape)
-    with quiet():
-        check_keys(settings, config)
-        check_config(config)
-        check_reward(config)
-        encoded = [check_rows(path, config) for path in paths]
-    rows = zip(paths, counts, encoded, strict=True)
-    return [machine, *(f"{path}: {count} rows, {words}" for path, count, words in rows)]
-
-
 def check_reward(config: DictConfig) -> None:
     """Load the reward as verl does and score a well-formed answer. Raises RecordError."""
     from verl.trainer.ppo.reward import get_custom_reward_fn
-
-    from emocaliber.reward_log import check_writable
 
     config = config.copy()
     arguments = config.reward.custom_reward_function.get("reward_kwargs") or {}
@@ -190,7 +183,7 @@ def check_reward(config: DictConfig) -> None:
         compute_score = get_custom_reward_fn(config)
         if compute_score is None:
             raise RecordError("reward.custom_reward_function.path is not set; give train/rl/verl_reward.py")
-        answer = render({section: "A sample." for section in SECTIONS}, "awe", "0.8")
+        answer = render({section: "A sample." for section in SECTIONS}, "awe", 0.8)
         result = compute_score(
             data_source="EmoSet-8",
             solution_str=answer,
@@ -211,4 +204,4 @@ def quiet() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

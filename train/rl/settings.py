@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from emocaliber.jsonl import RecordError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # hydra and omegaconf take a while, and only runs of verl need them
     from omegaconf import DictConfig
 
 
@@ -19,6 +22,17 @@ LEGACY = ("custom_reward_function", "reward_model", "sandbox_fusion")
 """Sections that verl 0.9.1 composes and its trainer does not read."""
 UNREAD = ("actor_rollout_ref.actor.freeze_vision_tower",)
 """Switches that verl 0.9.1 has in its schema and nowhere else."""
+
+
+def settings_files(settings: Path) -> list[Path]:
+    """The file and those beside it that its `defaults` name, the base first. Raises RecordError."""
+    try:
+        content = yaml.safe_load(settings.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecordError(f"{settings}: not readable as settings ({' '.join(str(error).split())})") from None
+    names = content.get("defaults", ()) if isinstance(content, dict) else ()
+    beside = [settings.with_name(f"{name}.yaml") for name in names if name != "_self_"]
+    return [*(file for base in beside if base.is_file() for file in settings_files(base)), settings]
 
 
 def compose(settings: Path, overrides: Sequence[str] = ()) -> DictConfig:
@@ -67,9 +81,10 @@ def check_keys(settings: Path, config: DictConfig) -> None:
     for key in UNREAD:
         if OmegaConf.select(config, key):
             raise RecordError(f"verl 0.9.1 takes {key} and does nothing; leave it out")
-    for key in keys_of(OmegaConf.load(settings)):
-        if not key.startswith((*OPEN, "defaults")) and not is_known(known, key):
-            raise RecordError(f"{settings}: verl knows no {key}; correct the name")
+    for file in settings_files(settings):
+        for key in keys_of(OmegaConf.load(file)):
+            if not key.startswith((*OPEN, "defaults")) and not is_known(known, key):
+                raise RecordError(f"{file}: verl knows no {key}; correct the name")
 
 
 def keys_of(node: Any, prefix: str = "") -> Iterator[str]:
@@ -78,7 +93,7 @@ def keys_of(node: Any, prefix: str = "") -> Iterator[str]:
 
     if isinstance(node, DictConfig) and len(node):
         for key in node:
-            yield from keys_of(node._get_node(key), f"{prefix}.{key}" if prefix else str(key))
+            yield from keys_of(node._get_node(key), f"{prefix}.{key!s}" if prefix else str(key))
     else:
         yield prefix
 
@@ -101,8 +116,6 @@ def is_known(known: DictConfig, key: str) -> bool:
 
 def dataclass_fields(section: DictConfig) -> set[str]:
     """The fields of the dataclass that verl makes of a section; its yaml leaves some of them out."""
-    import dataclasses
-
     from hydra.utils import get_class
 
     target = section.get("_target_")

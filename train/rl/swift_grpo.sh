@@ -4,6 +4,10 @@
 # OUTPUT_DIR/final.
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+  sed -n '2,/^set /s/^# //p' "${BASH_SOURCE[0]}"
+  exit 0
+fi
 source "$ROOT/setup_env.sh"
 [[ -n "${EMOCALIBER_SUPERVISED:-}" ]] || exec "$EMOCALIBER_PYTHON" -m emocaliber.supervise "$0" "$@"
 if (($# < 4)); then

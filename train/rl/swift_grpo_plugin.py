@@ -10,17 +10,17 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from swift.rewards import ORM, orms
+from swift.rewards import orms
 
 from emocaliber.reward import REWARDS
 from emocaliber.reward_log import reward_and_log
 
 
-class EmoCaliberReward(ORM):
-    """The reward named by REWARD, of a batch of completions."""
+class EmoCaliberReward:
+    """The reward named by REWARD, of a batch of completions; what ms-swift calls an ORM."""
 
-    def __init__(self, args: Any = None, **kwargs: Any) -> None:
-        super().__init__(args, **kwargs)
+    def __init__(self, args: Any = None, **_: Any) -> None:
+        self.args = args
         self.reward = os.environ.get("REWARD", "brier")
         self.log = os.environ.get("REWARD_LOG") or None
         if self.reward not in REWARDS:

@@ -22,15 +22,18 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
-import verl.utils.distributed as verl_distributed
-import verl.utils.fsdp_utils as verl_fsdp
+import verl.utils.distributed
+import verl.utils.fsdp_utils
 from torch.distributed.fsdp import CPUOffloadPolicy
 from verl.plugin.platform.platform_base import PlatformBase
 from verl.plugin.platform.platform_manager import PlatformRegistry
 from verl.workers.rollout import base as verl_rollout
-from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry
+from verl.workers.rollout.replica import RolloutReplicaRegistry
 
 from train.rl.verl_cpu_rollout import TransformersReplica
+
+verl_distributed: Any = verl.utils.distributed
+verl_fsdp: Any = verl.utils.fsdp_utils
 
 VERL_VERSION = "0.9.1"
 ROLLOUT_NAME = "transformers_cpu"
@@ -51,45 +54,18 @@ class CPUDevice(types.ModuleType):
         return getattr(torch.cpu, name)
 
     @staticmethod
-    def is_available() -> bool:
-        """True: this platform is chosen by name only."""
-        return True
-
-    @staticmethod
-    def current_device() -> str:
-        """The one device."""
-        return "cpu"
-
-    @staticmethod
-    def get_device_name(*_: Any) -> str:
-        """The name in verl's logs."""
-        return "CPU"
-
-    @staticmethod
-    def mem_get_info(*_: Any) -> tuple[int, int]:
-        """Free and total bytes of device memory."""
-        return 0, 1
-
-    @staticmethod
-    def get_rng_state(*_: Any) -> torch.Tensor:
-        """The state of the generator of random numbers, saved in checkpoints."""
-        return torch.get_rng_state()
-
-    @staticmethod
-    def set_rng_state(state: torch.Tensor, *_: Any) -> None:
-        """Take up the state of a checkpoint."""
-        torch.set_rng_state(state)
-
-    @staticmethod
     def _nothing(*_: Any, **__: Any) -> None:
         """What has no meaning without a GPU."""
 
-    @staticmethod
-    def _zero(*_: Any, **__: Any) -> int:
-        return 0
-
+    is_available = staticmethod(lambda: True)  # this platform is chosen by name only
+    current_device = staticmethod(lambda: "cpu")
+    get_device_name = staticmethod(lambda *_: "CPU")
+    mem_get_info = staticmethod(lambda *_: (0, 1))  # bytes, free and in all
+    get_rng_state = staticmethod(lambda *_: torch.get_rng_state())
+    set_rng_state = staticmethod(lambda state, *_: torch.set_rng_state(state))
+    memory_allocated = memory_reserved = staticmethod(lambda *_: 0)
+    max_memory_allocated = max_memory_reserved = memory_reserved
     set_device = synchronize = empty_cache = ipc_collect = reset_peak_memory_stats = _nothing
-    memory_allocated = memory_reserved = max_memory_allocated = max_memory_reserved = _zero
 
 
 @PlatformRegistry.register(platform="cpu")
@@ -104,7 +80,7 @@ class PlatformCPU(PlatformBase):
         """Everywhere."""
         return True
 
-    def current_device(self) -> str:
+    def current_device(self) -> Any:
         """What verl hands to torch as the device."""
         return "cpu"
 
@@ -154,12 +130,7 @@ class PlatformCPU(PlatformBase):
     profiler_start = profiler_stop = cudart = _nothing
 
 
-def _load_replica() -> type[RolloutReplica]:
-
-    return TransformersReplica
-
-
-RolloutReplicaRegistry.register(ROLLOUT_NAME, _load_replica)
+RolloutReplicaRegistry.register(ROLLOUT_NAME, lambda: TransformersReplica)
 
 # REPLACED 1: the worker's side of a rollout has no public way to register.
 verl_rollout._ROLLOUT_REGISTRY[(ROLLOUT_NAME, "async")] = "train.rl.verl_cpu_rollout.TransformersAdapter"
@@ -174,9 +145,5 @@ _verl_initialize_process_group = verl_distributed.initialize_global_process_grou
 verl_distributed.initialize_global_process_group_ray = _initialize_process_group
 
 
-def _offload_without_pinning(pin_memory: bool = True) -> CPUOffloadPolicy:
-    return CPUOffloadPolicy(pin_memory=False)
-
-
 # REPLACED 3: the reference model is offloaded to pinned memory, which only an accelerator has.
-verl_fsdp.CPUOffloadPolicy = _offload_without_pinning
+verl_fsdp.CPUOffloadPolicy = lambda pin_memory=True: CPUOffloadPolicy(pin_memory=False)

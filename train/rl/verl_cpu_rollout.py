@@ -12,19 +12,19 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 import torch
+from PIL.Image import Image
+from transformers import AutoModelForImageTextToText
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.config import HFModelConfig
 from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 from verl.workers.rollout.utils import ensure_async_iterator
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
+as_async_iterator: Any = ensure_async_iterator
 
 QUIET_S = 0.1
 """A batch is closed when no request has come for this long: short beside a call of generate, long beside the
@@ -135,12 +135,10 @@ class TransformersServer:
     """The Ray actor that answers rollout requests; verl calls its methods by these names."""
 
     def __init__(self, config: Any, model_config: Any, replica_rank: int) -> None:
-        from transformers import AutoModelForImageTextToText
-
         # The training worker computes at the same time only while this one waits for it.
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
         self.config = config
-        model: HFModelConfig = omega_conf_to_dataclass(model_config, dataclass_type=HFModelConfig)
+        model: Any = omega_conf_to_dataclass(model_config, dataclass_type=HFModelConfig)
         loaded = AutoModelForImageTextToText.from_pretrained(
             model.local_path, dtype=torch.float32, attn_implementation="sdpa"
         )
@@ -232,7 +230,7 @@ class TransformersReplica(RolloutReplica):
 
     async def launch_servers(self) -> None:
         """Start it and wait until its model is loaded."""
-        server = (
+        server: Any = (
             ray.remote(TransformersServer)
             .options(name=server_name(self.replica_rank), max_concurrency=self.max_concurrency, num_cpus=0)
             .remote(self.config, self.model_config, self.replica_rank)
@@ -269,8 +267,6 @@ class TransformersAdapter(BaseRollout):
         """Send (name, tensor) pairs. Raises ValueError for LoRA adapters and differences of weights."""
         if peft_config is not None or wire_format != "named_tensors":
             raise ValueError("the CPU rollout takes whole weights: full fine-tuning, checkpoint_engine naive")
-        gathered = {
-            name: tensor.detach().cpu().clone() async for name, tensor in ensure_async_iterator(weights)
-        }
+        gathered = {name: tensor.detach().cpu().clone() async for name, tensor in as_async_iterator(weights)}
         if self.rank_in_replica == 0:
             await ray.get_actor(server_name(self.replica_rank)).update_weights.remote(gathered, global_steps)

@@ -5,6 +5,10 @@
 # An interrupted run goes on from its last checkpoint. A run whose logs stand still for STALL_S seconds is ended.
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+  sed -n '2,/^set /s/^# //p' "${BASH_SOURCE[0]}"
+  exit 0
+fi
 REWARD="${REWARD:-brier}"  # a name in emocaliber/reward.py
 N_GPU="${N_GPU:-1}"        # without a GPU: training processes
 STALL_S="${STALL_S:-1800}" # longer than one step, than loading the model, and than a validation
@@ -110,4 +114,4 @@ if ((status != 0)); then
   echo "error: verl ended with status $status; see $LOG; run the same command again to go on" >&2
   exit 1
 fi
-"$EMOCALIBER_PYTHON" "$ROOT/train/checkpoints/export.py" --from "$OUTPUT_DIR" --to "$OUTPUT_DIR/final"
+"$EMOCALIBER_PYTHON" "$ROOT/train/checkpoints/export.py" --engine verl --from "$OUTPUT_DIR" --to "$OUTPUT_DIR/final"

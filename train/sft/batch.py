@@ -11,10 +11,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from emocaliber.images import MAX_ASPECT_RATIO, image_tokens
 from emocaliber.jsonl import RecordError
-from train.preflight.sft_settings import Limits
-from train.sft.rows import PATCH_MERGED, Row, Size, image_tokens, text_of
+from train.sft.rows import Row, Size, text_of
+from train.sft.settings import Limits
 
+PATCH_MERGED = 28
+"""Pixels along one side of what becomes one image token: patches of 14, merged two by two."""
 VISION = "<|vision_start|><|image_pad|><|vision_end|>"
 TOKENIZED_AT_ONCE = 2000
 BATCH = 8
@@ -117,7 +120,7 @@ def check_encoded(
 ) -> None:
     """Raise RecordError unless the row has its images' tokens and an answer to learn."""
     local = [sizes[path] for path in row.images if path in sizes]
-    expected = sum(image_tokens(size, limits.min_pixels, limits.max_pixels) for size in local)
+    expected = sum(tokens_of(size, limits) for size in local)
     found = sum(token == image_token_id for token in encoded["input_ids"])
     if len(local) == len(row.images) and found != expected:
         raise RecordError(
@@ -140,13 +143,20 @@ def count_tokens(
     for row, tokens in zip(rows, tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True):
         pictured = 0
         for path in row.images:
-            size = sizes.get(path, (limits.max_pixels // PATCH_MERGED, PATCH_MERGED))
-            try:
-                pictured += image_tokens(size, limits.min_pixels, limits.max_pixels)
-            except ValueError as error:
-                row.reject("image_unreadable", f"{path}: {error}")
+            size = sizes.get(path)
+            if size is None:
+                pictured += limits.max_pixels // PATCH_MERGED**2
+            elif max(size) > MAX_ASPECT_RATIO * min(size):
+                row.reject("image_unreadable", f"{path}: more than {MAX_ASPECT_RATIO} times as long as wide")
+            else:
+                pictured += tokens_of(size, limits)
         counted[row.number] = (len(tokens) - len(row.images) + pictured, pictured)
     return counted
+
+
+def tokens_of(size: Size, limits: Limits) -> int:
+    """Image tokens of an image that is at most MAX_ASPECT_RATIO times as long as wide."""
+    return image_tokens(*size, PATCH_MERGED, limits.min_pixels, limits.max_pixels)
 
 
 def render_plainly(row: Row, system: str | None) -> str:

@@ -12,7 +12,7 @@ Environment variables:
     MIN_PIXELS, MAX_PIXELS                go before those of the settings
     MAX_IMAGE_TOKENS                      image tokens of a row (default: half of max_length)
     MAX_DECODED_IMAGES                    read to the last pixel, the others' header alone (default 5000)
-    NEEDED_DISK_GB, NEEDED_MEMORY_GB      replace the estimates of train/estimate_memory.py
+    NEEDED_DISK_GB, NEEDED_MEMORY_GB      replace the estimates of train/preflight/machine.py
     PREFLIGHT=rows                        leave out what loads ms-swift: processor, batch, lengths in tokens
 """
 
@@ -20,24 +20,24 @@ from __future__ import annotations
 
 import os
 import sys
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from emocaliber.command_line import CommandParser
+from emocaliber.command_line import CommandParser, run_command
 from emocaliber.jsonl import RecordError, write_jsonl_atomic, write_text_atomic
-from train.preflight.machine import check_model, check_versions
-from train.preflight.machine import sft_machine_check_machine as check_machine
-from train.preflight.sft_settings import check_keys, limits_of, read_settings
+from train.preflight.machine import check_machine, check_model, check_versions, sft_need
 from train.preflight.variables import check_variables, number
 from train.sft.batch import check_tokens
 from train.sft.rows import Row, check_images, read_rows
+from train.sft.settings import check_keys, limits_of, read_settings
 
 REJECTED, CLEANED = "rejected_rows.jsonl", "dataset.jsonl"
 
 
-def main() -> None:
-    """Check, say what was found, or name the first mistake and exit with 2."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check; give the exit status."""
     parser = CommandParser(description=__doc__)
     parser.add_argument("--model", required=True)
     parser.add_argument("--dataset", type=Path, required=True)
@@ -45,31 +45,31 @@ def main() -> None:
     parser.add_argument("--output-dir", type=Path, required=True)
     parser.add_argument("--stage", default="", help="1 and 2 ask for the response grammar, others do not")
     parser.add_argument("flags", nargs="*", help="after --: flags of `swift sft` that go before the settings")
-    args = parser.parse_args()
+    arguments = parser.parse_args(argv)
+    return run_command(lambda: work(arguments))
 
-    try:
-        check_variables()
-        check_versions()
-        settings = read_settings(args.settings, args.flags)
-        config = check_model(args.model)
-        machine = check_machine(settings, config, args.output_dir)
-        root = Path(os.environ.get("IMAGE_ROOT") or args.dataset.parent)
-        rows = list(read_rows(args.dataset, args.stage))
-        if not rows:
-            raise RecordError(f"{args.dataset}: no rows")
-        sizes = check_images(rows, root, int(number("MAX_DECODED_IMAGES", 5000)))
-        # A file that is refused anyway is refused before ms-swift is loaded.
+
+def work(args: Namespace) -> None:
+    """Check, the cheap things first, and say what was found. Raises RecordError for the first mistake."""
+    check_variables()
+    check_versions()
+    settings = read_settings(args.settings, args.flags)
+    config = check_model(args.model)
+    machine = check_machine(sft_need(settings, config), args.output_dir)
+    root = Path(os.environ.get("IMAGE_ROOT") or args.dataset.parent)
+    rows = list(read_rows(args.dataset, args.stage))
+    if not rows:
+        raise RecordError(f"{args.dataset}: no rows")
+    sizes = check_images(rows, root, int(number("MAX_DECODED_IMAGES", 5000)))
+    # A file that is refused anyway is refused before ms-swift is loaded.
+    refuse_too_many(rows, args.dataset, args.output_dir)
+    encoded = "tokens not counted (PREFLIGHT=rows)"
+    if os.environ.get("PREFLIGHT") != "rows":
+        os.environ["LOG_LEVEL"] = "ERROR"  # ms-swift's own, read when it is imported
+        check_keys(settings, args.settings)
+        encoded = check_tokens(rows, args.model, root, sizes, limits_of(settings))
         refuse_too_many(rows, args.dataset, args.output_dir)
-        encoded = "tokens not counted (PREFLIGHT=rows)"
-        if os.environ.get("PREFLIGHT") != "rows":
-            os.environ["LOG_LEVEL"] = "ERROR"  # ms-swift's own, read when it is imported
-            check_keys(settings, args.settings)
-            encoded = check_tokens(rows, args.model, root, sizes, limits_of(settings))
-            refuse_too_many(rows, args.dataset, args.output_dir)
-        write_cleaned(rows, args.output_dir)
-    except RecordError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    write_cleaned(rows, args.output_dir)
     good = sum(not row.reason for row in rows)
     print(
         f"{args.dataset}: {good} of {len(rows)} rows to train on, {len(sizes)} images; {encoded}; {machine}"
@@ -78,7 +78,6 @@ def main() -> None:
 
 def refuse_too_many(rows: Sequence[Row], dataset: Path, output_dir: Path) -> None:
     """List the bad rows in a file; raise RecordError if they are too many, or if none is left."""
-
     bad = [row for row in rows if row.reason]
     listed = output_dir / REJECTED
     listed.unlink(missing_ok=True)
@@ -101,7 +100,6 @@ def refuse_too_many(rows: Sequence[Row], dataset: Path, output_dir: Path) -> Non
 
 def write_cleaned(rows: Sequence[Row], output_dir: Path) -> None:
     """The good rows as they were, if there are bad ones; else no file."""
-
     cleaned = output_dir / CLEANED
     cleaned.unlink(missing_ok=True)
     if any(row.reason for row in rows):
@@ -109,4 +107,4 @@ def write_cleaned(rows: Sequence[Row], output_dir: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

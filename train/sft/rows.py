@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from emocaliber.jsonl import RecordError
 from emocaliber.response import SECTIONS, parse
 from emocaliber.taxonomy import TASKS, canonical_task
@@ -134,10 +136,8 @@ def image_paths(images: Any) -> list[str]:
     return [str(image.get("path") or "") if isinstance(image, dict) else str(image) for image in listed]
 
 
-PATCH_MERGED = 28
-"""Pixels along one side of what becomes one image token: patches of 14, merged two by two."""
-
 Size = tuple[int, int]
+"""Width and height in pixels."""
 
 
 def check_images(rows: Sequence[Row], root: Path, max_decoded: int) -> dict[str, Size]:
@@ -163,28 +163,13 @@ def check_images(rows: Sequence[Row], root: Path, max_decoded: int) -> dict[str,
 
 def measure(path: Path, decode: bool) -> Size | str:
     """The size of an image in pixels, or what is wrong with it."""
-    from PIL import Image
-
     if not path.is_file():
         return "no such file"
     try:
         with Image.open(path) as image:
-            size = image.size
             if decode:
                 image.convert("RGB")
-        return size
+            return image.width, image.height
     # Pillow's decoders raise whatever they come upon (ValueError, SyntaxError, struct.error, …).
     except Exception as error:
         return f"{type(error).__name__}: {error}".replace(str(path), path.name)
-
-
-def image_tokens(size: Size, min_pixels: int, max_pixels: int) -> int:
-    """Tokens of an image: its sides brought to multiples of 28 within the limits, one token per 28 x 28.
-
-    Raises ValueError for an image that is more than 200 times as long as wide.
-    """
-    from qwen_vl_utils.vision_process import smart_resize
-
-    width, height = size
-    resized = smart_resize(height, width, factor=PATCH_MERGED, min_pixels=min_pixels, max_pixels=max_pixels)
-    return (resized[0] // PATCH_MERGED) * (resized[1] // PATCH_MERGED)

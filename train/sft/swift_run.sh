@@ -4,6 +4,10 @@
 # checkpoints and logs in OUTPUT_DIR and the finished model, alone, in OUTPUT_DIR/final.
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+  sed -n '2,/^set /s/^# //p' "${BASH_SOURCE[0]}"
+  exit 0
+fi
 source "$ROOT/setup_env.sh"
 if (($# < 5)); then
   echo "error: usage: swift_run.sh sft|rlhf SETTINGS MODEL DATASET OUTPUT_DIR [flags of swift]" >&2
@@ -41,4 +45,4 @@ if [[ -n "$last" ]]; then flags+=(--resume_from_checkpoint "$last"); fi
   --dataset "$DATASET" --output_dir "$OUTPUT_DIR" --add_version false \
   --load_from_cache_file false --report_to none --strict true --check_model false \
   "${flags[@]}" "$@" 2>&1 | tee -a "$OUTPUT_DIR/train.log"
-"$EMOCALIBER_PYTHON" "$ROOT/train/checkpoints/export.py" --from "$OUTPUT_DIR" --to "$OUTPUT_DIR/final"
+"$EMOCALIBER_PYTHON" "$ROOT/train/checkpoints/export.py" --engine swift --from "$OUTPUT_DIR" --to "$OUTPUT_DIR/final"

@@ -1,9 +1,13 @@
 #!/usr/bin/env bash
 # One run of `swift sft`: [STAGE=1|2] swift_sft.sh SETTINGS MODEL DATASET OUTPUT_DIR [extra flags of swift sft]
 # Leaves checkpoints and logs in OUTPUT_DIR and the finished model, alone and with its card, in OUTPUT_DIR/final.
-# What is checked before, and the variables that set its limits: check_sft_inputs.py --help
+# What is checked before, and the variables that set its limits: train/sft/check_inputs.py --help
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+  sed -n '2,/^set /s/^# //p' "${BASH_SOURCE[0]}"
+  exit 0
+fi
 source "$ROOT/setup_env.sh"
 [[ -n "${EMOCALIBER_SUPERVISED:-}" ]] || exec "$EMOCALIBER_PYTHON" -m emocaliber.supervise "$0" "$@"
 if (($# < 4)); then

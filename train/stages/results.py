@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from emocaliber.jsonl import RecordError, read_jsonl
 from emocaliber.metrics.intervals import Interval, Resampled, difference, interval
+from emocaliber.report.comparison import MismatchError
 from emocaliber.reward_log import MOST_OF_ONE_VALUE
-from train.stages.scores import Scores, over_seeds
-
-STAGE1, STAGE2, STAGE3 = "stage1", "stage2", "stage3_"
+from train.stages.scores import (
+    STAGE1,
+    STAGE2,
+    STAGE3,
+    Key,
+    Scores,
+    over_seeds,
+    read_run,
+    score_runs,
+    with_posthoc,
+)
 
 YES, NO, WITHIN = "yes", "no", "not told apart"
 FALLS, HOLDS, AT_LEAST, VARIES = "falls", "holds", "at least", "varies"
@@ -40,6 +51,34 @@ CLAIMS = (
     Claim("confidence varies with the image", "correlation", VARIES),
     Claim("scene facts as right as before", "facts", HOLDS),
 )
+
+
+def compare(files: Mapping[Key, Path], scenes: Path | None, n_draws: int, seed: int) -> dict[str, Any]:
+    """Everything that is written, as JSON.
+
+    Args:
+        files: predictions of each (training seed, run).
+        scenes: of the test rows; None leaves the scene facts out.
+        n_draws: bootstrap draws over images.
+        seed: of the draws.
+    Raises:
+        RecordError: a file is not as it has to be, or the runs do not hold the same rows.
+    """
+    known = None if scenes is None else {row.get("id"): row.get("scene") for _, row in read_jsonl(scenes)}
+    runs, fell_back = with_posthoc({key: read_run(file, key[1], known) for key, file in files.items()})
+    try:
+        scores, n_images = score_runs(runs, n_draws, seed)
+    except MismatchError as error:
+        raise RecordError(str(error)) from None
+    return {
+        "n_rows": len(next(iter(runs.values())).rows),
+        "n_images": n_images,
+        "n_draws": n_draws,
+        "seed": seed,
+        "seeds": list(dict.fromkeys(one for one, _ in files)),
+        "files": {"/".join(key): str(file) for key, file in files.items()},
+        "fell_back": fell_back,
+    } | summarise(scores, seed)
 
 
 def summarise(scores: Scores, seed: int) -> dict[str, Any]:

@@ -1,33 +1,36 @@
-"""What each run of the stages scores, with bootstrap draws over images: scored rows in, scores out."""
+"""What each run of the stages scores, with bootstrap draws over images: predictions in, scores out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emocaliber.jsonl import RecordError
 from emocaliber.metrics.calibration import auroc, brier, ece, smooth_ece
 from emocaliber.metrics.counts import FloatArray, ratio
 from emocaliber.metrics.intervals import Resampled, Resampling, draw_weights, mean_over, resample
 from emocaliber.metrics.posthoc import FITS, fit_per_task
 from emocaliber.metrics.rows import GroupCounts
 from emocaliber.metrics.scores import accuracy
-from emocaliber.mini.chains import FACT_SECTIONS, read_facts, true_facts
-from emocaliber.mini.scene import Scene
-from emocaliber.records import most_probable
+from emocaliber.records import iterate_records, most_probable
 from emocaliber.report.comparison import Alignment
-from emocaliber.response import parse
-from emocaliber.scoring import ScoredRow
+from emocaliber.scoring import ScoredRow, score
 from emocaliber.taxonomy import GROUPS
+from train.stages.perception import facts_right, mean
 
 BOTH_LOW = 0.1
 """A deliberate error at low confidence: a row that names a label other than the most probable one, of true
 probability below this, and states a confidence of this or less."""
 
+STAGE1, STAGE2, STAGE3 = "stage1", "stage2", "stage3_"
+"""Names of runs; after STAGE3 comes the reward."""
+HELD_OUT = "stage2_held_out"
 OPTIMUM = "optimum"
 PER_TASK = ", per task"
 
@@ -41,6 +44,54 @@ class Run:
 
     rows: Sequence[ScoredRow]
     facts: Sequence[float]
+
+
+def read_run(file: Path, name: str, scenes: dict[Any, Any] | None) -> Run:
+    """Score a run's rows, and read the scene facts in its reasoning. Raises RecordError."""
+    rows, facts = [], []
+    for record in iterate_records(file):
+        row = score(record)
+        if row.posterior is None:
+            raise RecordError(f"{file}: row {row.id!r} has no posterior; give rows of VECBench-mini")
+        rows.append(row)
+        if scenes is None or name == HELD_OUT:
+            facts.append(float("nan"))
+            continue
+        if not isinstance(scenes.get(row.id), dict):
+            raise RecordError(f"no scene of row {row.id!r} of {file}; give --scenes of the same build")
+        facts.append(mean(list(facts_right([(record, scenes[row.id])]).values())))
+    if not rows:
+        raise RecordError(f"{file}: no rows; give a file with predictions")
+    return Run(rows, facts)
+
+
+def with_posthoc(runs: dict[Key, Run]) -> tuple[dict[Key, Run], list[str]]:
+    """Stages 1 and 2, post-hoc maps, stages 3 and the optimum, each over its seeds; tasks that fell back."""
+    mapped: dict[Key, Run] = {}
+    fell_back: set[str] = set()
+    for (seed, name), held_out in runs.items():
+        if name != HELD_OUT or (seed, STAGE2) not in runs:
+            continue
+        try:
+            found, tasks = posthoc_runs(runs[seed, STAGE2], held_out)
+        except ValueError as error:
+            raise RecordError(f"{seed}/{HELD_OUT}: {error}") from None
+        mapped |= {(seed, f"{STAGE2} + {one}"): run for one, run in found.items()}
+        fell_back |= set(tasks)
+    parts = [
+        {key: run for key, run in runs.items() if key[1] in (STAGE1, STAGE2)},
+        mapped,
+        {key: run for key, run in runs.items() if key[1].startswith(STAGE3)},
+    ]
+    ordered = {
+        key: run for part in parts for key, run in sorted(part.items(), key=lambda one: _place(part, one[0]))
+    }
+    return ordered | {("", OPTIMUM): optimum(next(iter(ordered.values())))}, sorted(fell_back)
+
+
+def _place(part: dict[Key, Run], key: Key) -> int:
+    """Where a run's name first occurs: the seeds of a run stand together."""
+    return [name for _, name in part].index(key[1])
 
 
 def posthoc_runs(run: Run, held_out: Run) -> tuple[dict[str, Run], tuple[str, ...]]:
@@ -246,25 +297,9 @@ def over_seeds(parts: Sequence[Resampled], seed: int) -> Resampled:
     if n_seeds > 1:
         weights /= np.sqrt(n_seeds * generator.chisquare(n_seeds - 1, size=(n_draws, 1)))
     point, draws, drawn_from = {}, {}, {}
-    for score in parts[0].point:
-        points = np.array([float(part.point[score]) for part in parts])
-        point[score] = points.mean()
-        draws[score] = np.mean([part.draws[score] for part in parts], axis=0) + weights @ points
-        drawn_from[score] = np.mean([part.drawn_from[score] for part in parts], axis=0)
+    for name in parts[0].point:
+        points = np.array([float(part.point[name]) for part in parts])
+        point[name] = points.mean()
+        draws[name] = np.mean([part.draws[name] for part in parts], axis=0) + weights @ points
+        drawn_from[name] = np.mean([part.drawn_from[name] for part in parts], axis=0)
     return Resampled(point, draws, drawn_from)
-
-
-def mean(values: Sequence[float]) -> float:
-    """Arithmetic mean; 0 for none, so that an empty measurement misses its aim."""
-    return sum(values) / len(values) if values else 0.0
-
-
-def facts_right(rows: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> dict[str, float]:
-    """Share of rows whose reasoning states each attribute as the scene has it; unstated counts as wrong."""
-
-    right: dict[str, list[bool]] = {attribute: [] for attribute in FACT_SECTIONS}
-    for record, scene in rows:
-        stated = read_facts(parse(record.get("response") or "", record["candidates"]).reasoning)
-        for attribute, truth in true_facts(Scene.from_json(scene)).items():
-            right[attribute].append(stated[attribute] == truth)
-    return {attribute: mean(values) for attribute, values in right.items()}

@@ -1,15 +1,17 @@
-"""The stages' results as Markdown and as lines of text."""
+"""The stages' results as Markdown, as lines of text and as a figure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from emocaliber.report.figure_style import LINES, clean, encoded, figure_settings, legend_below, new_figure
-from train.stages.results import CLAIMS, STAGE1, STAGE2, STAGE3, VARIES
-from train.stages.scores import BOTH_LOW, OPTIMUM
+from train.stages.markdown import table
+from train.stages.results import CLAIMS, VARIES
+from train.stages.scores import BOTH_LOW, OPTIMUM, STAGE1, STAGE2, STAGE3
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # matplotlib takes a while, and the tables do without
     from matplotlib.axes import Axes
 
 
@@ -33,15 +35,9 @@ CONFIDENCES = {
     "facts": "scene facts",
     "parse_rate": "parsed",
 }
-AGAINST = {
-    "acc": "Acc",
-    "ece": "ECE",
-    "brier": "Brier",
-    "auroc": "AUROC in tasks",
-    "distance": "distance to p",
-}
 UNSIGNED = {claim.score for claim in CLAIMS if claim.kind == VARIES}
 NOTHING = "–"
+NUMBERS = "---:"
 
 
 def run_title(name: str) -> str:
@@ -66,11 +62,6 @@ def figure_of(found: Mapping[str, Any] | None, *, signed: bool = False, with_int
     return value.replace("-0.0", "0.0").replace("+0.0", "0.0").replace("-", "−")
 
 
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = ["| " + " | ".join(titles) + " |", "|---" + "|---:" * (len(titles) - 1) + "|"]
-    return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
-
-
 def markdown(results: Mapping[str, Any]) -> str:
     """The whole section under its heading."""
     parts = [_preface(results)]
@@ -88,7 +79,7 @@ def markdown(results: Mapping[str, Any]) -> str:
                 ]
                 for name, run in results["runs"].items()
             ]
-            parts += _table(["model", "seeds", *scores.values()], rows)
+            parts += [table(["model", "seeds", *scores.values()], rows, NUMBERS)]
     parts += _verdict_tables(results)
     parts += _against_main(results)
     return "\n".join(parts).rstrip("\n") + "\n"
@@ -99,8 +90,6 @@ def _groups(results: Mapping[str, Any]) -> list[str]:
 
 
 def _preface(results: Mapping[str, Any]) -> str:
-    import textwrap
-
     seeds = results["seeds"]
     drawn = f"{results['n_draws']} bootstrap draws of images"
     if len(seeds) > 1:
@@ -139,7 +128,7 @@ def _verdict_tables(results: Mapping[str, Any]) -> list[str]:
             )
         parts += [f"### {run_title(name)[0].upper()}{run_title(name)[1:]} against stage 2", ""]
         parts += ["Stage 3 less stage 2 on the same rows (the correlation: of stage 3 itself).", ""]
-        parts += _table(["claim", *groups], rows)
+        parts += [table(["claim", *groups], rows, NUMBERS)]
     return parts
 
 
@@ -152,7 +141,7 @@ def _against_main(results: Mapping[str, Any]) -> list[str]:
         [
             f"{run_title(name)}; {group}",
             str(len(one["seeds"])),
-            *(figure_of(one["groups"][group].get(score), signed=True) for score in AGAINST),
+            *(figure_of(one["groups"][group].get(score), signed=True) for score in MAIN),
         ]
         for name, one in against.items()
         for group in _groups(results)
@@ -163,7 +152,7 @@ def _against_main(results: Mapping[str, Any]) -> list[str]:
         "Below 0, ECE, Brier and distance are better than the alternative's; above 0, Acc and AUROC are.",
         "",
     ]
-    return lines + _table(["alternative; group", "seeds", *AGAINST.values()], rows)
+    return [*lines, table(["alternative; group", "seeds", *MAIN.values()], rows, NUMBERS)]
 
 
 def verdict_lines(results: Mapping[str, Any]) -> list[str]:

@@ -1,22 +1,29 @@
 """A run goes on only with what it was begun with, and only that is certified: all stages, both engines."""
 
+import json
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from train.preflight import begin as begin_run
+from train.rl.settings import settings_files
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MINI = ROOT / "models" / "EmoCaliber-mini"
 SETTINGS = ROOT / "train" / "settings"
 
 
-def begin(folder: Path, *flags: str, monkeypatch: pytest.MonkeyPatch, **changes: str) -> None:
-    """The command, in this process."""
+def start(
+    folder: Path,
+    *flags: str,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str] | None = None,
+    **changes: str,
+) -> int:
+    """The command, in this process: its status."""
     data = folder / "rows.jsonl"
     if not data.exists():
         data.write_text("{}\n")
@@ -24,15 +31,19 @@ def begin(folder: Path, *flags: str, monkeypatch: pytest.MonkeyPatch, **changes:
     arguments |= {"settings": str(SETTINGS / "stage3_mini.yaml"), "engine": "verl", "reward": "brier"}
     arguments |= changes
     argv = [text for name, value in arguments.items() for text in (f"--{name}", value)]
-    monkeypatch.setattr(sys, "argv", ["begin_run.py", *argv, "--", *flags])
-    begin_run.main()
+    with monkeypatch.context() as here:
+        here.setattr(os, "environ", os.environ | (variables or {}))
+        return begin_run.main([*argv, "--", *flags])
+
+
+def begin(folder: Path, *flags: str, **arguments: Any) -> None:
+    assert start(folder, *flags, **arguments) == 0
 
 
 def refused(capsys: pytest.CaptureFixture[str], folder: Path, *flags: str, **arguments: Any) -> str:
-    with pytest.raises(SystemExit) as end:
-        begin(folder, *flags, **arguments)
+    assert start(folder, *flags, **arguments) == 2
     message = capsys.readouterr().err
-    assert end.value.code == 2 and message.startswith("error: ") and message.count("\n") == 1
+    assert message.startswith("error: ") and message.count("\n") == 1
     return message
 
 
@@ -70,7 +81,7 @@ def test_a_start_that_differs_is_refused_while_there_is_work(
     [
         (["data.seed=1"], {"reward": "emocaliber"}, "reward brier then, emocaliber now"),
         ([], {}, "data.seed 1 then, as in the settings now"),
-        (["data.seed=1", "a.optim.lr=1e-3"], {}, "a.optim.lr as in the settings then, 0.001 now"),
+        (["data.seed=1", "a.optim.lr=1e-3"], {}, "a.optim.lr as in the settings then, 1e-3 now"),
         (["data.seed=1"], {"stage": "2"}, "stage 3 then, 2 now"),
         (["data.seed=1"], {"settings": str(SETTINGS / "stage3_3b_2gpu.yaml")}, "stage3_3b_2gpu.yaml ("),
         (
@@ -106,32 +117,74 @@ def test_other_records_are_refused_also_under_the_same_name_and_time(
     assert f"data {data} (" in refused(capsys, tmp_path, monkeypatch=monkeypatch)
 
 
-def test_what_does_not_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps, what is saved when, micro-batches, a number in another notation, files at another place."""
-    begin(tmp_path, "trainer.total_training_steps=5", "a.optim.lr=0.001", monkeypatch=monkeypatch)
+def test_files_at_another_place_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin(tmp_path, "a.optim.lr=0.001", monkeypatch=monkeypatch)
     leave(tmp_path, "checkpoints")
     shutil.copytree(MINI, tmp_path / "copied")
-    flags = ["trainer.total_training_steps=9", "a.optim.lr=1e-3", "actor.ppo_micro_batch_size_per_gpu=2"]
-    begin(tmp_path, *flags, base=str(tmp_path / "copied"), monkeypatch=monkeypatch)
+    begin(tmp_path, "a.optim.lr=0.001", base=str(tmp_path / "copied"), monkeypatch=monkeypatch)
 
 
-def test_rows_a_step_count_whoever_makes_them(
+def test_a_settings_file_counts_with_the_one_that_it_extends(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, base = tmp_path / "own.yaml", tmp_path / "base.yaml"
+    own.write_text("defaults: [base, ppo_trainer, _self_]\na: 1\n")
+    base.write_text("defaults: [ppo_trainer, _self_]\nb: 1\n")
+    assert settings_files(own) == [base, own]
+    begin(tmp_path, monkeypatch=monkeypatch, settings=str(own))
+    leave(tmp_path, "checkpoints")
+    base.write_text("b: 2\n")
+    assert "settings " in refused(capsys, tmp_path, monkeypatch=monkeypatch, settings=str(own))
+
+
+def test_gpus_and_pixels_count(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of_swift = {"engine": "swift", "settings": str(SETTINGS / "stage1_mini.yaml"), "stage": "1", "reward": ""}
-    batch, accumulate = "--per_device_train_batch_size=8", "--gradient_accumulation_steps=2"
-    begin(tmp_path, monkeypatch=monkeypatch, **of_swift)  # 16 x 1
+    flags = ("--max_steps", "7", "--seed=3")
+    begin(tmp_path, *flags, monkeypatch=monkeypatch, **of_swift)
     leave(tmp_path, "checkpoints")
-    begin(tmp_path, batch, accumulate, "--max_steps", "7", monkeypatch=monkeypatch, **of_swift)
-    monkeypatch.setenv("N_GPU", "2")
-    begin(tmp_path, batch, monkeypatch=monkeypatch, **of_swift)
-    message = refused(capsys, tmp_path, batch, accumulate, monkeypatch=monkeypatch, **of_swift)
-    assert "rows a step 16 then, 32 now" in message
-    message = refused(capsys, tmp_path, f"{batch}x", monkeypatch=monkeypatch, **of_swift)
-    assert "per_device_train_batch_size 8x, gradient_accumulation_steps 1: give whole numbers" in message
-    monkeypatch.setenv("MAX_PIXELS", "6272")
-    message = refused(capsys, tmp_path, batch, monkeypatch=monkeypatch, **of_swift)
-    assert "MAX_PIXELS as in the settings then, 6272 now" in message
+    begin(tmp_path, "--seed", "3", "--max-steps=7", monkeypatch=monkeypatch, **of_swift)
+    given = {"MAX_PIXELS": "6272", "N_GPU": "2"}
+    message = refused(capsys, tmp_path, *flags, monkeypatch=monkeypatch, variables=given, **of_swift)
+    assert "N_GPU as in the settings then, 2 now; MAX_PIXELS as in the settings then, 6272 now" in message
+    message = refused(capsys, tmp_path, "--seed", "3", monkeypatch=monkeypatch, **of_swift)
+    assert "max_steps 7 then, as in the settings now" in message
+
+
+def test_a_changed_start_goes_on_if_it_is_said_and_the_change_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = {"RESUME_CHANGED": "1"}
+    begin(tmp_path, "trainer.total_training_steps=5", monkeypatch=monkeypatch)
+    leave(tmp_path, "checkpoints")
+    message = refused(capsys, tmp_path, "trainer.total_training_steps=9", monkeypatch=monkeypatch)
+    assert "steps 5 then, 9 now; give the same, RESUME_CHANGED=1 to go on with what is given now" in message
+    for steps in (9, 12):
+        begin(tmp_path, f"trainer.total_training_steps={steps}", monkeypatch=monkeypatch, variables=changed)
+    assert "goes on though trainer.total_training_steps 9 then, 12 now" in capsys.readouterr().out
+    begin(tmp_path, "trainer.total_training_steps=12", monkeypatch=monkeypatch)
+    lines = [f"trainer.total_training_steps {step}" for step in ("5 then, 9 now", "9 then, 12 now")]
+    assert begin_run.changes_of(tmp_path / "out") == lines
+
+    leave(tmp_path, "a finished model")
+    before = (tmp_path / "out" / "run.json").read_bytes()
+    begin(tmp_path, "trainer.total_training_steps=99", monkeypatch=monkeypatch, variables=changed)
+    assert (tmp_path / "out" / "run.json").read_bytes() == before, "it was made as it says"
+
+
+def test_a_run_json_from_before_is_refused_in_one_line_or_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(tmp_path, monkeypatch=monkeypatch)
+    leave(tmp_path, "checkpoints")
+    written = tmp_path / "out" / "run.json"
+    run = json.loads(written.read_text())
+    run["made"]["rows a step"] = "16"
+    written.write_text(json.dumps(run))
+    assert "rows a step 16 then" in refused(capsys, tmp_path, monkeypatch=monkeypatch)
+    begin(tmp_path, monkeypatch=monkeypatch, variables={"RESUME_CHANGED": "1"})
+    begin(tmp_path, monkeypatch=monkeypatch)
 
 
 def test_a_folder_from_before_loses_nothing(
@@ -141,9 +194,7 @@ def test_a_folder_from_before_loses_nothing(
     message = refused(capsys, tmp_path, monkeypatch=monkeypatch)
     assert "holds checkpoints and no run.json that says with what they were made" in message
     assert not (tmp_path / "out" / "run.json").exists()
-    with monkeypatch.context() as these:
-        these.setenv("RESUME_UNKNOWN", "1")
-        begin(tmp_path, monkeypatch=these)
+    begin(tmp_path, monkeypatch=monkeypatch, variables={"RESUME_UNKNOWN": "1"})
     begin(tmp_path, monkeypatch=monkeypatch)
     assert "reward" in refused(capsys, tmp_path, monkeypatch=monkeypatch, reward="rlcr")
     (tmp_path / "out" / "run.json").unlink()

@@ -9,12 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-MINI = Path(__file__).parents[2] / "models" / "EmoCaliber-mini"
-SCRIPT = Path(__file__).parents[2] / "train" / "checkpoints" / "export.py"
+MINI = Path(__file__).parents[3] / "models" / "EmoCaliber-mini"
+SCRIPT = Path(__file__).parents[3] / "train" / "checkpoints" / "export.py"
 
 
-def export(run: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), "--from", str(run), "--to", str(run / "final")]
+def export(run: Path, engine: str = "swift") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), "--engine", engine, "--from", str(run), "--to"]
+    command.append(str(run / "final"))
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -44,7 +45,7 @@ def test_a_run_without_weights_is_refused(tmp_path: Path) -> None:
     add_checkpoint(tmp_path, 1, weights=False)
     result = export(tmp_path)
     assert result.returncode == 2
-    assert result.stderr.startswith(f"error: {tmp_path}: no whole checkpoint-N folder")
+    assert result.stderr.startswith(f"error: {tmp_path}: no whole checkpoint of swift; did the training end?")
     assert not (tmp_path / "final").exists()
 
 
@@ -96,6 +97,40 @@ def test_adapters_without_their_base_are_refused(tmp_path: Path) -> None:
     result = export(tmp_path)
     assert result.returncode == 2
     assert result.stderr == (
-        f"error: {tmp_path / 'gone'}: the model of the adapters in {tmp_path / 'checkpoint-1'} is gone\n"
+        f"error: {tmp_path / 'gone'}: the model of the adapters in {tmp_path / 'checkpoint-1'} is gone; "
+        "put it back\n"
     )
+    assert not (tmp_path / "final").exists()
+
+
+def add_verl_checkpoint(run: Path, step: int, weights: str) -> None:
+    folder = run / f"global_step_{step}" / "actor" / "huggingface"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_text(weights)
+    (folder / "config.json").write_text("{}")
+    (folder.parent / "optim_world_size_1_rank_0.pt").touch()
+
+
+def test_the_checkpoint_that_the_tracker_names_is_copied_alone(tmp_path: Path) -> None:
+    add_verl_checkpoint(tmp_path, 9, "ninth")
+    add_verl_checkpoint(tmp_path, 10, "tenth")
+    add_verl_checkpoint(tmp_path, 11, "cut off: the tracker does not know it")
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text("10")
+    result = export(tmp_path, "verl")
+    assert result.returncode == 0 and "the model of global_step_10" in result.stdout
+    assert sorted(path.name for path in (tmp_path / "final").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
+    assert (tmp_path / "final" / "model.safetensors").read_text() == "tenth"
+
+
+@pytest.mark.parametrize("tracker", [None, "", "12"])
+def test_no_whole_checkpoint(tmp_path: Path, tracker: str | None) -> None:
+    add_verl_checkpoint(tmp_path, 11, "cut off")
+    if tracker is not None:
+        (tmp_path / "latest_checkpointed_iteration.txt").write_text(tracker)
+    result = export(tmp_path, "verl")
+    assert result.returncode == 2
+    assert result.stderr == f"error: {tmp_path}: no whole checkpoint of verl; did the training end?\n"
     assert not (tmp_path / "final").exists()

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from emocaliber.jsonl import RecordError
 from train.preflight.variables import number, swift_flags
 
@@ -27,17 +29,16 @@ class Limits:
 
 def read_settings(path: Path, flags: Sequence[str] = ()) -> dict[str, Any]:
     """The yaml, with the values that flags of the same command give in its place. Raises RecordError."""
-    import yaml
-
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
         given = {name: yaml.safe_load(value) for name, value in swift_flags(flags).items() if value}
     except (OSError, yaml.YAMLError) as error:
         raise RecordError(f"{path}: not readable as settings ({' '.join(str(error).split())})") from None
-    lacking = [name for name in NEEDED if not isinstance(settings, dict) or name not in settings]
+    found: dict[str, Any] = settings if isinstance(settings, dict) else {}
+    lacking = [name for name in NEEDED if name not in found]
     if lacking:
         raise RecordError(f"{path}: {', '.join(lacking)} missing; see train/settings for complete settings")
-    return settings | {name: value for name, value in given.items() if name in settings}
+    return found | {name: value for name, value in given.items() if name in found}
 
 
 def check_keys(settings: Mapping[str, Any], path: Path) -> None:

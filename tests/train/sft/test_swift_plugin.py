@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CHECKPOINT = ROOT / "models" / "EmoCaliber-mini"
 
 # In a process of its own: the plugin patches a class of ms-swift for good.

@@ -19,7 +19,7 @@ from emocaliber.reward import REWARDS, compute_reward
 from emocaliber.reward_log import read_reward_log
 from emocaliber.taxonomy import TASKS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CHECKPOINT = ROOT / "models" / "EmoCaliber-mini"
 
 # In a process of its own, as ms-swift loads it: a file outside any package.
@@ -140,7 +140,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     step = max(int(path.name.removeprefix("checkpoint-")) for path in written)
     assert not (output / "final").exists() and 0 < step < 100
 
-    environment["STEPS"] = str(step + 1)
+    environment |= {"STEPS": str(step + 1), "RESUME_CHANGED": "1"}
     second = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert second.returncode == 0, second.stdout[-3000:] + second.stderr[-3000:]
     steps = [row["step"] for row in read_reward_log(output / "rewards.jsonl")]

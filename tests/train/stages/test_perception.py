@@ -1,18 +1,10 @@
 """The check of what a model perceives: hand-made rows with known shares."""
 
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
-
 from emocaliber.mini.chains import reasoning
 from emocaliber.mini.scene import Scene
 from emocaliber.prompts import conversation
 from emocaliber.response import render
-
-SCRIPT = Path(__file__).parents[2] / "train" / "check_mini.py"
-spec = spec_from_file_location("check_mini", SCRIPT)
-assert spec is not None and spec.loader is not None
-check_mini = module_from_spec(spec)
-spec.loader.exec_module(check_mini)
+from train.stages import perception
 
 SCENE = Scene("photo", "sunny", "meadow", "flower", "standing", "smiling", "near", "none", None, -1, 3)
 
@@ -43,7 +35,7 @@ def test_shares_by_hand() -> None:
         row(4, "negative", "0.1", wrong, task="Abstract-8"),  # another group: left out
     ]
     scenes = {f"r{number}": SCENE.to_json() for number in range(5)}
-    measured = check_mini.measure(rows, scenes)
+    measured = perception.measure(rows, scenes)
     assert measured["rows"] == 4
     assert measured["parse_rate"] == 1.0
     assert abs(measured["share_of_bayes"]["all"] - 0.75 / 0.8) < 1e-12
@@ -52,10 +44,10 @@ def test_shares_by_hand() -> None:
     # Right at 0.9, 0.8, 0.6, wrong at 0.7: two of three pairs are ranked right.
     assert abs(measured["auroc"]["ID VSA"] - 2 / 3) < 1e-12
     assert measured["auroc"]["ID VER"] is None
-    missed = check_mini.missed_aims(measured)
+    missed = perception.missed_aims(measured)
     assert missed == ["missed: AUROC, ID VER is 0.000, aim 0.6"]
 
 
 def test_every_aim_can_be_missed() -> None:
-    nothing = check_mini.measure([], {})
-    assert len(check_mini.missed_aims(nothing)) == 5
+    nothing = perception.measure([], {})
+    assert len(perception.missed_aims(nothing)) == 5

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "train" / "sft" / "check_inputs.py"
 MINI = ROOT / "models" / "EmoCaliber-mini"
 SETTINGS = ROOT / "train" / "settings" / "stage1_mini.yaml"

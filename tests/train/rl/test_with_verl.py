@@ -1,32 +1,236 @@
-"""verl without a GPU: the platform, and a rollout whose batches answer as single prompts would."""
+"""What needs verl in this process, in one file, so that one worker imports it: its settings, inputs, reward,
+and the CPU platform with its rollout, whose batches answer as single prompts would."""
 
 import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from emocaliber.jsonl import RecordError
+from emocaliber.reward import compute_reward
+from emocaliber.reward_log import read_reward_log
+from train.rl import check_inputs
+from train.rl.settings import check_config, check_keys, compose
+
+ROOT = Path(__file__).parents[3]
+FILE = ROOT / "train" / "rl" / "verl_reward.py"
 MODEL = ROOT / "models" / "EmoCaliber-mini"
+MODEL_KEY = f"actor_rollout_ref.model.path={MODEL}"
+SIZES = ("mini", "7b_8gpu", "7b_lora_1gpu", "3b_2gpu")
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def rollout() -> Iterator[Any]:
-    """train/rl/verl_cpu_rollout.py, which imports verl."""
-    sys.path.insert(0, str(ROOT))
-    try:
-        from train.rl import verl_cpu_rollout
+def settings(size: str) -> Path:
+    return ROOT / "train" / "settings" / f"stage3_{size}.yaml"
 
-        yield verl_cpu_rollout
-    finally:
-        sys.path.remove(str(ROOT))
+
+def changed(tmp_path: Path, size: str, more: str) -> Path:
+    path = tmp_path / "changed.yaml"
+    path.write_text(settings(size).read_text() + more)
+    return path
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_verl_knows_every_key_and_takes_the_values(size: str) -> None:
+    config = compose(settings(size), [MODEL_KEY])
+    check_keys(settings(size), config)
+    check_config(config)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("  no_such_key: 1\n", "verl knows no trainer.no_such_key"),
+        ("  save_freq_steps: {every: 1}\n", "verl knows no trainer.save_freq_steps.every"),
+        ("custom_reward_function: {path: x.py}\n", "composes custom_reward_function and ignores it"),
+        ("reward_model: {reward_manager: dapo}\n", "composes reward_model and ignores it"),
+    ],
+)
+def test_a_key_that_would_be_ignored_is_refused(tmp_path: Path, more: str, message: str) -> None:
+    path = changed(tmp_path, "mini", more)
+    with pytest.raises(RecordError, match=message):
+        check_keys(path, compose(path, [MODEL_KEY]))
+
+
+def test_a_switch_that_does_nothing_is_refused() -> None:
+    config = compose(settings("mini"), [MODEL_KEY, "actor_rollout_ref.actor.freeze_vision_tower=true"])
+    with pytest.raises(RecordError, match="freeze_vision_tower and does nothing"):
+        check_keys(settings("mini"), config)
+
+
+def test_the_old_override_of_the_reward_is_refused() -> None:
+    config = compose(settings("mini"), [MODEL_KEY, "custom_reward_function.path=x.py"])
+    with pytest.raises(RecordError, match=r"set reward\.custom_reward_function instead"):
+        check_keys(settings("mini"), config)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.train_batch_size=4", "must be >= actor.ppo_mini_batch_size"),
+        ("actor_rollout_ref.rollout.mode=sync", "sync"),
+        ("+actor_rollout_ref.actor.no_such_field=1", "no_such_field"),
+        ("actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=null", "log_prob_micro_batch_size"),
+        (
+            "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=48",
+            "ref.*=48: 128 rollouts on 1 GPUs do not",
+        ),
+        ("actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=24", "actor.ppo_micro.*=24: 128 rollouts"),
+        ("trainer.n_gpus_per_node=16", "128 rollouts on 16 GPUs do not make whole micro-batches"),
+    ],
+)
+def test_values_that_verl_would_refuse_now_or_later(override: str, message: str) -> None:
+    with pytest.raises(RecordError, match=message):
+        check_config(compose(settings("mini"), [MODEL_KEY, override]))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("++reward.custom_reward_function.reward_kwargs.reward=none", "no reward is called 'none'"),
+        ("reward.custom_reward_function.path=/no/where.py", "reward brier: "),
+        ("++reward.custom_reward_function.reward_kwargs.log=/proc/no/log", "cannot be written"),
+        ("custom_reward_function.path=x.py", "set reward.custom_reward_function instead"),
+        ("data.max_prompt_length=20", "16 of 16 prompts are longer than 20 tokens, up to"),
+        (
+            "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=24",
+            "128 rollouts on 1 GPUs do not make whole micro-batches",
+        ),
+    ],
+)
+def test_what_verl_would_refuse_or_ignore(
+    tmp_path: Path, parquet: Path, keys_of: Callable[..., list[str]], override: str, message: str
+) -> None:
+    with pytest.raises(RecordError) as error:
+        check_inputs.work(
+            Namespace(settings=settings("mini"), overrides=keys_of(tmp_path, parquet, override))
+        )
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("images", [{"bytes": b"no picture"}]),
+        ("images", []),
+        ("prompt", [{"role": "user", "content": "<image><image>Which?"}]),
+    ],
+)
+def test_rows_that_verl_cannot_read(
+    tmp_path: Path, parquet: Path, keys_of: Callable[..., list[str]], column: str, value: Any
+) -> None:
+    rows = pq.read_table(parquet).to_pylist()
+    rows[3][column] = value
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "bad.parquet")
+    with pytest.raises(RecordError) as error:
+        check_inputs.work(
+            Namespace(
+                settings=settings("mini"), overrides=keys_of(tmp_path, parquet, val=tmp_path / "bad.parquet")
+            )
+        )
+    message = str(error.value)
+    assert (
+        "bad.parquet: verl cannot read it" in message and "make it with data/build_rl_parquet.py" in message
+    )
+
+
+def config_of(reward: str, log: Path) -> Any:
+    """verl's own config with our reward in it."""
+    import hydra
+    import verl
+
+    folder = Path(verl.__file__).parent / "trainer" / "config"
+    with hydra.initialize_config_dir(str(folder), version_base=None):
+        return hydra.compose(
+            "ppo_trainer",
+            overrides=[
+                "actor_rollout_ref.rollout.name=vllm",
+                f"actor_rollout_ref.model.path={MODEL}",
+                f"reward.custom_reward_function.path={FILE}",
+                f"+reward.custom_reward_function.reward_kwargs.reward={reward}",
+                f"+reward.custom_reward_function.reward_kwargs.log={log}",
+            ],
+        )
+
+
+def as_verl_hands_it(row: dict[str, Any], tokenizer: Any) -> Any:
+    """One response as verl's agent loop hands it to the reward."""
+    import numpy as np
+    import torch
+    from verl import DataProto
+
+    tokens = [*tokenizer(row["response"], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    fields = {
+        "data_source": row["task"],
+        "reward_model": {"style": "rule", "ground_truth": row["ground_truth"]},
+        "extra_info": {"id": row["id"], "candidates": row["candidates"], "split": "train"},
+        "tool_extra_fields": {"global_steps": 3},
+    }
+    return DataProto.from_dict(
+        tensors={
+            "prompts": torch.zeros(1, 2, dtype=torch.long),
+            "responses": torch.tensor([tokens]),
+            "attention_mask": torch.ones(1, 2 + len(tokens), dtype=torch.long),
+        },
+        non_tensors={name: np.array([value], dtype=object) for name, value in fields.items()},
+    )
+
+
+@pytest.mark.parametrize("way", ["naive", "dapo", "worker"])
+def test_the_library_s_numbers_by_every_way_of_verl(
+    tmp_path: Path, way: str, thousand_responses: list[dict[str, Any]]
+) -> None:
+    from verl.experimental.reward_loop import RewardLoopWorker
+    from verl.trainer.ppo.reward import load_reward_manager
+    from verl.utils import hf_tokenizer
+
+    tokenizer = hf_tokenizer(str(MODEL))
+    log = tmp_path / "rewards.jsonl"
+    config = config_of("brier" if way == "naive" else "emocaliber", log)
+    if way == "worker":
+        worker = RewardLoopWorker(config)
+        loop, score = worker.loop, worker.compute_score
+    else:
+        config.reward.reward_manager.name = way
+        manager = load_reward_manager(config, tokenizer)
+        loop, score = manager.loop, manager.run_single
+
+    rows = thousand_responses
+
+    async def all_scores() -> list[dict[str, Any]]:
+        return await asyncio.gather(*(score(as_verl_hands_it(row, tokenizer)) for row in rows))
+
+    results = loop.run_until_complete(all_scores())
+    reward = config.reward.custom_reward_function.reward_kwargs.reward
+    texts = [tokenizer.decode(tokenizer(row["response"])["input_ids"]) for row in rows]
+    expected = [
+        compute_reward(text, row["ground_truth"], row["candidates"], reward)
+        for text, row in zip(texts, rows, strict=True)
+    ]
+    assert [result["reward_extra_info"] for result in results] == expected
+    assert [result["reward_score"] for result in results] == [one["score"] for one in expected]
+    assert len({one["score"] for one in expected}) > 20 and 0 < sum(one["format"] for one in expected) < 1000
+    logged = list(read_reward_log(log))
+    assert sorted(row["id"] for row in logged) == sorted(row["id"] for row in rows)
+    assert {row["step"] for row in logged} == ({None} if way == "dapo" else {3})
+
+
+@pytest.fixture(scope="module")
+def rollout() -> Any:
+    """train/rl/verl_cpu_rollout.py, which imports verl."""
+    from train.rl import verl_cpu_rollout
+
+    return verl_cpu_rollout
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MINI = ROOT / "models" / "EmoCaliber-mini"
 ROW = {"messages": [{"role": "user", "content": "<image>?"}, {"role": "assistant", "content": "awe"}]}
 # Stands before the real ms-swift: prints how it would be started.
@@ -141,7 +141,8 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert 0 < step < 400
 
     command[command.index("400")] = str(step + 2)
-    second = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = os.environ | {"RESUME_CHANGED": "1"}
+    second = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert second.returncode == 0, second.stdout[-2000:] + second.stderr[-2000:]
     logged = [json.loads(line) for line in (output / "logging.jsonl").read_text().splitlines()]
     steps = [row["global_step/max_steps"] for row in logged if "loss" in row]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "train" / "checkpoints" / "model_card.py"
 SETTINGS = ROOT / "train" / "settings" / "stage1_mini.yaml"
 

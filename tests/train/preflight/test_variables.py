@@ -1,5 +1,6 @@
-"""Variables of the training scripts: nonsense is one line with the remedy, before anything starts."""
+"""What is given to the training scripts: nonsense is one line with the remedy, before anything starts."""
 
+import doctest
 import os
 import subprocess
 from pathlib import Path
@@ -7,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from emocaliber.jsonl import RecordError
+from train.preflight import variables as module
 from train.preflight.variables import check_variables, number
+from train.sft.settings import read_settings
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize(
@@ -86,3 +89,14 @@ def test_swift_sft_says_how_it_is_used(tmp_path: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1].startswith("error: usage: swift_sft.sh SETTINGS MODEL DATASET")
+
+
+def test_the_examples() -> None:
+    results = doctest.testmod(module)
+    assert results.attempted == 2 and results.failed == 0
+
+
+@pytest.mark.parametrize("flags", [["--max_length", "256"], ["--max_length=256"], ["--max-length=256"]])
+def test_a_flag_goes_before_the_settings_in_either_form(flags: list[str]) -> None:
+    settings = read_settings(ROOT / "train" / "settings" / "stage1_mini.yaml", [*flags, "--seed=7"])
+    assert (settings["max_length"], settings["seed"], settings["num_train_epochs"]) == (256, 7, 2)
