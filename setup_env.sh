@@ -36,6 +36,7 @@ ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 CHECKER="$ROOT/emocaliber/environment.py"
 STAMP=.emocaliber-finished
 UNFINISHED=.emocaliber-unfinished
+# These run with -I: without it `python -c` and `-m` would import from the folder that the user happens to be in.
 CAN_MAKE='import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info < (3, 13))'
 IS_PLAIN='import sys; sys.exit(sys.prefix != sys.base_prefix)'
 PYTHON_NAME='import sys; print("python%d.%d" % sys.version_info[:2])'
@@ -77,7 +78,7 @@ use_given_or_active() {
   # If an earlier source of this file exported it for .venv, the user did not ask for it.
   if [[ -n "${EMOCALIBER_PYTHON:-}" && "$EMOCALIBER_PYTHON" != "$ROOT"/.venv*/bin/* ]]; then
     ready "$EMOCALIBER_PYTHON" && use "$EMOCALIBER_PYTHON"
-    { "$EMOCALIBER_PYTHON" -c "$IS_PLAIN" && "$EMOCALIBER_PYTHON" -c "$CAN_MAKE"; } &>/dev/null ||
+    { "$EMOCALIBER_PYTHON" -I -c "$IS_PLAIN" && "$EMOCALIBER_PYTHON" -I -c "$CAN_MAKE"; } &>/dev/null ||
       die 2 "EMOCALIBER_PYTHON=$EMOCALIBER_PYTHON: $lacking; install $lock into it with pip --no-deps, or unset it"
     plain_python="$EMOCALIBER_PYTHON"
   fi
@@ -95,7 +96,7 @@ stamp_text() { echo "$device $(sha256sum <"$lock" | cut -d ' ' -f 1) $env_dir"; 
 use_made() {
   why_anew=
   if [[ "$(cat "$env_dir/$STAMP" 2>/dev/null)" == "$(stamp_text)" ]]; then
-    if [[ -z "$plain_python" || -e "$env_dir/bin/$("$plain_python" -c "$PYTHON_NAME")" ]]; then
+    if [[ -z "$plain_python" || -e "$env_dir/bin/$("$plain_python" -I -c "$PYTHON_NAME")" ]]; then
       ready "$env_dir/bin/python" && use "$env_dir"
       why_anew=" anew ($lacking)"
     else
@@ -116,8 +117,8 @@ find_plain_python() {
   for name in ${plain_python:+"$plain_python"} python3.11 python3.12 python3.10 python3 python; do
     # A name can be a version manager's shim that only prints an error: run it. In an active environment it is that
     # environment's, which gives its base.
-    if "$name" -c "$CAN_MAKE" &>/dev/null; then
-      "$name" -c 'import sys; print(getattr(sys, "_base_executable", sys.executable))'
+    if "$name" -I -c "$CAN_MAKE" &>/dev/null; then
+      "$name" -I -c 'import sys; print(getattr(sys, "_base_executable", sys.executable))'
       return
     fi
   done
@@ -129,9 +130,9 @@ hold_lock() { # PLAIN_PYTHON
   local take='import fcntl, sys; fcntl.flock(9, fcntl.LOCK_EX | (fcntl.LOCK_NB if sys.argv[1:] else 0))'
   [[ -w "$ROOT" ]] || die 1 "cannot write to $ROOT, where the environment would be made"
   exec 9>"$env_dir.lock"
-  if ! "$1" -c "$take" at-once 2>/dev/null; then
+  if ! "$1" -I -c "$take" at-once 2>/dev/null; then
     say "another start is making $env_dir (its output: $env_dir.log); waiting for it"
-    "$1" -c "$take"
+    "$1" -I -c "$take"
   fi
 }
 
@@ -178,10 +179,10 @@ make_environment() { # PLAIN_PYTHON
   mkdir "$env_dir"
   touch "$env_dir/$UNFINISHED"
   mkdir "$env_dir/tmp"
-  step "a virtual environment" "$1" -m venv "$env_dir"
+  step "a virtual environment" "$1" -I -m venv "$env_dir"
   # TMPDIR: several GB of wheels, more than some /tmp holds. What pip is told of other places does not apply here.
   pip=(env -u PYTHONPATH -u PYTHONHOME -u PIP_TARGET -u PIP_PREFIX PIP_USER=0 "TMPDIR=$env_dir/tmp"
-    "$env_dir/bin/python" -m pip install --no-input --disable-pip-version-check --progress-bar off
+    "$env_dir/bin/python" -I -m pip install --no-input --disable-pip-version-check --progress-bar off
     --no-deps --no-compile --no-build-isolation)
   if [[ -n "${EMOCALIBER_WHEELS:-}" ]]; then pip+=(--no-index --find-links "$EMOCALIBER_WHEELS"); fi
   # A few packages come as source only: the locked setuptools builds them, not whichever is newest.
