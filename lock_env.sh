@@ -1,7 +1,14 @@
 #!/usr/bin/env bash
-# Resolves requirement.txt and requirement-cpu.txt into requirement.lock and requirement-cpu.lock, for maintainers.
-# Needs `uv` on PATH. A version that a lock holds already stays unless it no longer fits: delete a line to renew it.
+# For maintainers: resolves requirement.txt and requirement-cpu.txt into requirement.lock and requirement-cpu.lock.
+#
+#   bash lock_env.sh
+#
+# Needs `uv` on PATH. A version that is in a lock already stays unless it no longer fits: delete its line to renew it.
 set -euo pipefail
+if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+  sed -n '2,/^set /s/^# \{0,1\}//p' "$0"
+  exit 0
+fi
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 cd "$ROOT"
 

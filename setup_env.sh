@@ -1,22 +1,23 @@
 #!/usr/bin/env bash
-# Finds the environment that everything here runs in, or makes it, once, in .venv.
+# Finds the Python environment that everything here runs in, or makes it once, in .venv.
 #
-#   source "$ROOT/setup_env.sh"   in every entry point: exports EMOCALIBER_PYTHON, the interpreter to use, and puts its
-#                                 folder first on PATH; sets no shell option and defines no function
-#   bash setup_env.sh             the same by itself; prints the interpreter
+#   bash setup_env.sh             prints the interpreter to use
+#   source setup_env.sh           exports it as EMOCALIBER_PYTHON and puts its folder first on PATH; sets no shell option
+#                                 and defines no function. Every entry point does this.
 #
-# The first of these that holds what is needed is used as it is: EMOCALIBER_PYTHON, the active virtual or conda
-# environment, .venv, the python3 on PATH. Needed are the CUDA set (requirement.txt) where there is an NVIDIA GPU, else
-# the CPU set (requirement-cpu.txt): the frameworks in the pinned versions, the rest in any. If none holds it, .venv is
-# made from the locked set (.venv-cpu or -cuda where .venv holds the other one). Only a finished environment gets a
-# stamp; without it, or with that of another lock, it is made anew (pip's cache spares most of the download).
-# No network is used once it is there.
+# The first of these that has what is needed is used as it is: EMOCALIBER_PYTHON, the active virtual or conda
+# environment, .venv, the python3 on PATH. With an NVIDIA GPU the CUDA set is needed (requirement.txt), without one the
+# CPU set (requirement-cpu.txt): the frameworks in the pinned versions, the other packages in any version. If none has
+# it, .venv is made from the locked set (.venv-cpu or .venv-cuda if .venv holds the other set). A finished environment
+# gets a stamp. Without the stamp, or with the stamp of another lock, it is made anew; pip's cache saves most of the
+# download. Once it is there, no network is used.
 #
-#   EMOCALIBER_PYTHON=PATH        an interpreter whose environment is ready; or a plain Python 3.10-3.12 to make .venv with
+#   EMOCALIBER_PYTHON=PATH        the interpreter of a ready environment, or a plain Python 3.10-3.12 to make .venv with
 #   EMOCALIBER_DEVICE=cpu|cuda    the set, instead of looking for a GPU
-#   EMOCALIBER_WHEELS=DIR         install from this folder only, without a network; fill it on a like machine with
+#   EMOCALIBER_WHEELS=DIR         install from this folder only, without a network. Fill it on a machine of the same kind:
 #                                 pip download --no-deps -d DIR -r requirement-cpu.lock
-#   EMOCALIBER_DISK_GB=N          free space to ask for before an installation, instead of 12 (CUDA: 25)
+#   EMOCALIBER_DISK_GB=N          free space that an installation needs, instead of 12 (CUDA: 25)
+#
 # pip's own settings (mirrors, proxies, cache) apply. Exit status: 2 for a setting that cannot be used, 1 for a failure.
 
 if [[ "${BASH_SOURCE[0]}" != "$0" ]]; then
@@ -25,12 +26,17 @@ if [[ "${BASH_SOURCE[0]}" != "$0" ]]; then
   unset EMOCALIBER_EXPORTS
   return 0
 fi
+if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+  sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
+  exit 0
+fi
 
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 CHECKER="$ROOT/emocaliber/environment.py"
 STAMP=.emocaliber-finished
 UNFINISHED=.emocaliber-unfinished
+# These run with -I: without it `python -c` and `-m` would import from the folder that the user happens to be in.
 CAN_MAKE='import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info < (3, 13))'
 IS_PLAIN='import sys; sys.exit(sys.prefix != sys.base_prefix)'
 PYTHON_NAME='import sys; print("python%d.%d" % sys.version_info[:2])'
@@ -69,10 +75,10 @@ use() { # NAME
 
 use_given_or_active() {
   local folder
-  # What an earlier source of this file exported for .venv is not a wish.
+  # If an earlier source of this file exported it for .venv, the user did not ask for it.
   if [[ -n "${EMOCALIBER_PYTHON:-}" && "$EMOCALIBER_PYTHON" != "$ROOT"/.venv*/bin/* ]]; then
     ready "$EMOCALIBER_PYTHON" && use "$EMOCALIBER_PYTHON"
-    { "$EMOCALIBER_PYTHON" -c "$IS_PLAIN" && "$EMOCALIBER_PYTHON" -c "$CAN_MAKE"; } &>/dev/null ||
+    { "$EMOCALIBER_PYTHON" -I -c "$IS_PLAIN" && "$EMOCALIBER_PYTHON" -I -c "$CAN_MAKE"; } &>/dev/null ||
       die 2 "EMOCALIBER_PYTHON=$EMOCALIBER_PYTHON: $lacking; install $lock into it with pip --no-deps, or unset it"
     plain_python="$EMOCALIBER_PYTHON"
   fi
@@ -90,7 +96,7 @@ stamp_text() { echo "$device $(sha256sum <"$lock" | cut -d ' ' -f 1) $env_dir"; 
 use_made() {
   why_anew=
   if [[ "$(cat "$env_dir/$STAMP" 2>/dev/null)" == "$(stamp_text)" ]]; then
-    if [[ -z "$plain_python" || -e "$env_dir/bin/$("$plain_python" -c "$PYTHON_NAME")" ]]; then
+    if [[ -z "$plain_python" || -e "$env_dir/bin/$("$plain_python" -I -c "$PYTHON_NAME")" ]]; then
       ready "$env_dir/bin/python" && use "$env_dir"
       why_anew=" anew ($lacking)"
     else
@@ -105,13 +111,14 @@ use_made() {
     die 2 "$env_dir was not made by this script and $lacking: complete it from $lock, or move it away"
   fi
 }
+
 find_plain_python() {
   local name
   for name in ${plain_python:+"$plain_python"} python3.11 python3.12 python3.10 python3 python; do
     # A name can be a version manager's shim that only prints an error: run it. In an active environment it is that
     # environment's, which gives its base.
-    if "$name" -c "$CAN_MAKE" &>/dev/null; then
-      "$name" -c 'import sys; print(getattr(sys, "_base_executable", sys.executable))'
+    if "$name" -I -c "$CAN_MAKE" &>/dev/null; then
+      "$name" -I -c 'import sys; print(getattr(sys, "_base_executable", sys.executable))'
       return
     fi
   done
@@ -123,9 +130,9 @@ hold_lock() { # PLAIN_PYTHON
   local take='import fcntl, sys; fcntl.flock(9, fcntl.LOCK_EX | (fcntl.LOCK_NB if sys.argv[1:] else 0))'
   [[ -w "$ROOT" ]] || die 1 "cannot write to $ROOT, where the environment would be made"
   exec 9>"$env_dir.lock"
-  if ! "$1" -c "$take" at-once 2>/dev/null; then
+  if ! "$1" -I -c "$take" at-once 2>/dev/null; then
     say "another start is making $env_dir (its output: $env_dir.log); waiting for it"
-    "$1" -c "$take"
+    "$1" -I -c "$take"
   fi
 }
 
@@ -172,10 +179,10 @@ make_environment() { # PLAIN_PYTHON
   mkdir "$env_dir"
   touch "$env_dir/$UNFINISHED"
   mkdir "$env_dir/tmp"
-  step "a virtual environment" "$1" -m venv "$env_dir"
+  step "a virtual environment" "$1" -I -m venv "$env_dir"
   # TMPDIR: several GB of wheels, more than some /tmp holds. What pip is told of other places does not apply here.
   pip=(env -u PYTHONPATH -u PYTHONHOME -u PIP_TARGET -u PIP_PREFIX PIP_USER=0 "TMPDIR=$env_dir/tmp"
-    "$env_dir/bin/python" -m pip install --no-input --disable-pip-version-check --progress-bar off
+    "$env_dir/bin/python" -I -m pip install --no-input --disable-pip-version-check --progress-bar off
     --no-deps --no-compile --no-build-isolation)
   if [[ -n "${EMOCALIBER_WHEELS:-}" ]]; then pip+=(--no-index --find-links "$EMOCALIBER_WHEELS"); fi
   # A few packages come as source only: the locked setuptools builds them, not whichever is newest.
@@ -193,7 +200,7 @@ make_environment() { # PLAIN_PYTHON
 }
 
 mode=${1:-}
-[[ "$mode" == "" || "$mode" == --exports ]] || die 2 "usage: source setup_env.sh, or bash setup_env.sh"
+[[ "$mode" == "" || "$mode" == --exports ]] || die 2 "$mode: no such argument; see --help"
 if [[ -n "${EMOCALIBER_WHEELS:-}" && ! -d "$EMOCALIBER_WHEELS" ]]; then
   die 2 "EMOCALIBER_WHEELS=$EMOCALIBER_WHEELS: no such folder"
 fi

@@ -1,6 +1,13 @@
 #!/usr/bin/env bash
-# Installs Debian's chromium, with which the tests look at report.html, unless it is there. Needs root or sudo.
+# Installs Debian's chromium, in which the tests open report.html, unless it is there. Needs root or sudo.
+#
+#   bash tests/install_browser.sh
+#   EMOCALIBER_CHROMIUM=PATH      another Chromium; nothing is installed if it is there
 set -euo pipefail
+if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+  sed -n '2,/^set /s/^# \{0,1\}//p' "$0"
+  exit 0
+fi
 BROWSER="${EMOCALIBER_CHROMIUM:-/usr/bin/chromium}"
 
 if [[ -x "$BROWSER" ]]; then
