@@ -8,7 +8,6 @@ import gzip
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -206,14 +205,15 @@ def test_a_model_without_confidence_has_tables_and_no_figures(tmp_path, capsys):
     rows = [row for row in rows_of(GOLDEN / "merged.jsonl") if "response" in row]
     for row in rows:
         row["response"] = row["response"].split("<confidence>")[0]
-    shutil.copy(GOLDEN / "merged.jsonl", tmp_path / "reliability_overall.png")  # of an earlier evaluation
+    for kind in ("png", "pdf"):  # of an earlier evaluation
+        (tmp_path / f"reliability_overall.{kind}").write_bytes(b"old")
     path = write_rows(tmp_path / "p.jsonl", rows)
     assert run(path, into=tmp_path, options=("--draws", "100")) == 0
     assert "No figures: no row states a confidence." in capsys.readouterr().out
     assert "| Overall         |  54.55 |  51.52 | N/A      | N/A        | N/A        | 11        |" in (
         tmp_path / "metric_conf.log"
     ).read_text(encoding="utf-8")
-    assert list(tmp_path.glob("*.png")) == []
+    assert list(tmp_path.glob("reliability*")) == []
 
 
 def test_both_protocols_stand_side_by_side_and_say_what_differs(tmp_path, capsys):
@@ -253,7 +253,7 @@ def test_the_page_takes_its_images_from_the_run_and_a_large_run_has_none(tmp_pat
     assert run(path, into=tmp_path / "a", options=options) == 0
     page = (tmp_path / "a" / "report.html").read_text(encoding="utf-8")
     assert page.count("/9j/") == 1  # one JPEG in base64: the other images are not there
-    monkeypatch.setattr("_MOST_PAGE_ROWS", 11)
+    monkeypatch.setattr("inference.outputs.evaluation.MOST_ROWS", 11)
     assert run(path, into=tmp_path / "a", options=options) == 0
     assert "No page: 12 rows, more than the 11 that it holds." in capsys.readouterr().out
     assert not (tmp_path / "a" / "report.html").exists()
@@ -342,7 +342,7 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path, capsys, monkeypatch, erro
             error.filename = error.filename.replace("OUT", str(tmp_path / "out"))
         raise error
 
-    monkeypatch.setattr("write_default", failing)
+    monkeypatch.setattr("inference.outputs.evaluation.summarise", failing)
     assert run(GOLDEN / "merged.jsonl", into=tmp_path / "out") == 2
     assert_one_line(capsys, told.replace("OUT", str(tmp_path / "out")))
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from emocaliber.report.figure_style import BLUE, encoded, figure_settings
 from emocaliber.report.figures import (
+    FigureDrawers,
     accuracy_vs_coverage,
     accuracy_vs_threshold,
     draw_figures,
@@ -94,9 +95,15 @@ def overlaps(figure):
     return cut, pairs
 
 
-def test_every_figure_in_two_formats_but_none_of_a_group_without_a_confidence():
+def test_every_figure_in_two_formats_but_none_of_a_group_without_a_confidence(monkeypatch):
     rows = [*many_rows("FI-2", "FI-8", "Mine-2"), row(0, "Abstract-8", None, True)]
-    figures = draw_figures(evaluate(rows, n_draws=20))
+    evaluation = evaluate(rows, n_draws=20)
+    some = draw_figures(evaluation, share=(1, 4))
+    assert len(some) == 4
+    # The names of all, without drawing them.
+    monkeypatch.setattr(
+        "emocaliber.report.figures.encoded", lambda figure, suffixes: dict.fromkeys(suffixes, b"")
+    )
     names = {
         "reliability_id_vsa",
         "reliability_id_ver",
@@ -107,13 +114,16 @@ def test_every_figure_in_two_formats_but_none_of_a_group_without_a_confidence():
         "accuracy_vs_coverage",
         "risk_vs_coverage",
     }
+    figures = draw_figures(evaluation)
     assert set(figures) == {name + suffix for name in names for suffix in (".png", ".pdf")}
+    assert set(figures) > set(some)
+    assert set(draw_figures(evaluation, (".png",))) == {f"{name}.png" for name in names}
     assert set(figure_files()) - set(figures) == {"reliability_ood_ver.png", "reliability_ood_ver.pdf"}
-    for name in names:
-        image = Image.open(io.BytesIO(figures[name + ".png"]))
+    for name in {name.rpartition(".")[0] for name in some}:
+        image = Image.open(io.BytesIO(some[name + ".png"]))
         assert min(image.size) > 500
         assert len(image.convert("RGB").getcolors(1 << 20)) > 20
-        pdf = figures[name + ".pdf"]
+        pdf = some[name + ".pdf"]
         assert pdf.startswith(b"%PDF-")
         assert b"/FontFile2" in pdf, "embedded TrueType"
         assert b"/Type3" not in pdf
@@ -121,11 +131,15 @@ def test_every_figure_in_two_formats_but_none_of_a_group_without_a_confidence():
 
 
 def test_different_numbers_are_different_pictures_and_equal_numbers_equal_bytes():
-    right = draw_figures(evaluate([row(1, "FI-2", "0.9", True), row(2, "FI-2", "0.4", False)], n_draws=10))
-    wrong = draw_figures(evaluate([row(1, "FI-2", "0.9", False), row(2, "FI-2", "0.3", False)], n_draws=10))
+    def drawn(*rows):
+        return draw_figures(evaluate(rows, n_draws=10), share=(1, 4))  # two of the seven
+
+    right = drawn(row(1, "FI-2", "0.9", True), row(2, "FI-2", "0.4", False))
+    wrong = drawn(row(1, "FI-2", "0.9", False), row(2, "FI-2", "0.3", False))
     with matplotlib.rc_context({"font.size": 20, "pdf.fonttype": 3}):
-        same = draw_figures(evaluate([row(2, "FI-2", "0.4", False), row(1, "FI-2", "0.9", True)], n_draws=10))
+        same = drawn(row(2, "FI-2", "0.4", False), row(1, "FI-2", "0.9", True))
         assert matplotlib.rcParams["font.size"] == 20
+    assert len(right) == 4
     assert right == same
     assert all(right[name] != wrong[name] for name in right)
 
@@ -211,7 +225,7 @@ def test_every_task_has_a_panel_whatever_its_name():
     assert len(tasks) == 12
     with every_warning_an_error(), figure_settings():
         figure = reliability_of_tasks(tasks)
-        assert len(encoded(figure)) == 2
+        assert list(encoded(figure, (".png",))) == [".png"]
         assert overlaps(figure) == ([], [])
     for axes, task in zip(figure.axes, tasks, strict=True):
         title = axes.get_title(loc="left")
@@ -221,10 +235,10 @@ def test_every_task_has_a_panel_whatever_its_name():
 
 
 def test_of_very_many_tasks_the_first_are_drawn():
-    tasks = evaluate(many_rows(*(f"Mine-{number:02}" for number in range(40))), n_draws=0).tasks
+    rows = [row(number, f"Mine-{number:02}", "0.8", True) for number in range(40)]
+    tasks = evaluate(rows, n_draws=0).tasks
     with figure_settings():
         figure = reliability_of_tasks(tasks)
-        assert overlaps(figure) == ([], [])
     assert [axes.get_title(loc="left").split(" ")[0] for axes in figure.axes] == [
         one.name for one in tasks[:24]
     ]
@@ -239,7 +253,7 @@ def test_confidences_below_every_threshold_are_drawn():
     assert "N/A" in [text.strip() for text in texts(figure)]
 
 
-@pytest.mark.parametrize(("n_tasks", "n_draws"), [(1, 0), (4, 30), (9, 30)])
+@pytest.mark.parametrize(("n_tasks", "n_draws"), [(1, 0), (9, 30)])
 def test_no_text_is_cut_off_or_lies_on_another(n_tasks, n_draws):
     evaluation = evaluate(many_rows(*list(TASKS)[:n_tasks]), n_draws=n_draws)
     with figure_settings():
@@ -254,3 +268,26 @@ def test_no_text_is_cut_off_or_lies_on_another(n_tasks, n_draws):
 
 def test_rows_without_confidence_have_no_figures():
     assert draw_figures(evaluate([row(1, "FI-2", None, True)], n_draws=0)) == {}
+
+
+@pytest.mark.slow
+def test_processes_draw_the_same_figures_and_one_that_dies_costs_none(monkeypatch):
+    evaluation = evaluate([row(1, "FI-2", "0.9", True), row(2, "FI-2", "0.4", False)], n_draws=0)
+    expected = draw_figures(evaluation, (".png",))
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    with FigureDrawers((".png",)) as drawers:
+        processes = [process for process, _ in drawers._drawers]
+        processes[1].kill()
+        processes[1].join()
+        drawers.start(evaluation)
+        assert drawers.figures() == expected
+    assert [process.is_alive() for process in processes] == [False, False]
+
+
+def test_on_one_core_there_are_no_processes(monkeypatch):
+    evaluation = evaluate([row(1, "FI-2", None, True)], n_draws=0)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
+    with FigureDrawers((".png",)) as drawers:
+        assert drawers._drawers == []
+        drawers.start(evaluation)
+        assert drawers.figures() == {}

@@ -412,7 +412,7 @@ PIECES = st.sampled_from(
 RESPONSES = st.one_of(st.text(), st.lists(PIECES, max_size=12).map("".join))
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(RESPONSES, st.sampled_from(POLARITY), st.sampled_from(["FI-2", "FI-8", "X"])), max_size=8
@@ -431,7 +431,7 @@ def test_any_response_is_counted_and_every_number_is_a_fraction(rows):
     assert paper.metric_log() and paper.metric_conf_log()
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_the_rows_changes_no_digit(shuffler):
     source = random.Random(1)
