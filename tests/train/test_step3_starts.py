@@ -107,6 +107,7 @@ def test_an_interrupted_run_goes_on_with_the_same_alone(folder: Path) -> None:
     assert "| Changed on the way | max_steps as in the settings then, 9 now |" in card
 
 
+@pytest.mark.slow
 def test_rows_are_those_of_the_records_whatever_their_times(folder: Path) -> None:
     """Nothing was trained, so the records may change; a stop between Parquet and chats is made good."""
     data = folder / "output" / "stage3" / "data"

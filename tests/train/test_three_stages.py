@@ -66,8 +66,8 @@ def test_stage_1_from_nothing(folder: Path) -> None:
 
 
 def test_stage_2_states_what_its_samples_agree_on(folder: Path) -> None:
-    """What a stage 1 of two steps says is noise, and which rows of it name a label hangs on the last digits of
-    the weights, so on the processor: the chats have to follow from the samples, whatever these are."""
+    """The samples of a stage 1 of two steps are noise, another on each kind of processor: the chats have to
+    follow from them, whatever they are."""
     second = run("step2_example.sh", folder, "--max_steps", "2", N_SAMPLES="8")
     assert second.returncode == 0, second.stdout[-3000:] + second.stderr[-3000:]
     sampled = rows_of(folder / "output" / "stage1_samples" / "predictions.jsonl")
@@ -88,7 +88,7 @@ def test_stage_2_states_what_its_samples_agree_on(folder: Path) -> None:
 
 
 def test_stage_3_by_verl(folder: Path) -> None:
-    """From the committed model: one of some steps earns the same reward for all rollouts and learns nothing."""
+    """From the committed model: one of few steps earns one reward for all rollouts, which teaches nothing."""
     keys = ["data.train_batch_size=4", "actor_rollout_ref.actor.ppo_mini_batch_size=4"]
     keys += ["actor_rollout_ref.rollout.n=4", "trainer.save_freq=2", "trainer.test_freq=-1"]
     given = {"MODEL": str(MODEL), "SIZE": "mini", "STEPS": "2", "LR": "1e-3", "N_VAL": "4"}
