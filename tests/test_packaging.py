@@ -81,6 +81,7 @@ def brought_by(lines: list[str]) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_evaluation_and_comparison_need_nothing_but_what_the_package_brings(
     project: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -116,7 +117,7 @@ def test_evaluation_and_comparison_need_nothing_but_what_the_package_brings(
     assert {"metric_conf.log", "metrics.json", "report.html"} <= {
         p.name for p in (tmp_path / "scores").iterdir()
     }
-    assert "Overall" in run("inference/compare.py", "scores", rows)
+    assert "Overall" in run("inference/compare.py", "scores", rows, "--draws", "100")
     run("inference/prediction_page.py", "--predictions", rows, "--output", "page.html")
 
 
