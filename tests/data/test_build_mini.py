@@ -34,7 +34,7 @@ def tree_hash(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mini")
-    assert build(folder, "--n-test", "12").returncode == 0
+    assert build(folder, "--n-test", "6").returncode == 0
     assert build(folder, "--split", "train", "--n-train", "300").returncode == 0
     return folder
 
@@ -44,17 +44,17 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def test_the_same_seed_gives_the_same_files_bit_by_bit(built: Path, tmp_path: Path) -> None:
-    build(tmp_path, "--n-test", "12")
+    build(tmp_path, "--n-test", "6")
     build(tmp_path, "--split", "train", "--n-train", "300")
     assert tree_hash(tmp_path) == tree_hash(built)
     other = tmp_path / "other"
-    build(other, "--n-test", "12", "--seed", "1")
+    build(other, "--n-test", "6", "--seed", "1")
     assert tree_hash(other)["test.jsonl"] != tree_hash(built)["test.jsonl"]
 
 
 def test_records_are_the_published_ones_with_a_posterior(built: Path) -> None:
     records = read_records(built / "test.jsonl")
-    assert Counter(record["task"] for record in records) == dict.fromkeys(TASKS, 12)
+    assert Counter(record["task"] for record in records) == dict.fromkeys(TASKS, 6)
     for record in records:
         assert set(record) == {
             *("id", "image", "conversations", "task", "ground_truth", "candidates", "posterior"),
@@ -69,17 +69,17 @@ def test_records_are_the_published_ones_with_a_posterior(built: Path) -> None:
 
 
 def test_one_task_can_have_other_numbers_of_rows(built: Path, tmp_path: Path) -> None:
-    more = ("--n-test", "12", "--test-rows", "FI-2=15", "Abstract-8=2")
+    more = ("--n-test", "6", "--test-rows", "FI-2=9", "Abstract-8=2")
     assert build(tmp_path, *more).returncode == 0
     records = lines(tmp_path / "test.jsonl")
     counts = Counter(record["task"] for record in records)
-    assert counts == dict.fromkeys(TASKS, 12) | {"FI-2": 15, "Abstract-8": 2}
+    assert counts == dict.fromkeys(TASKS, 6) | {"FI-2": 9, "Abstract-8": 2}
     # What both builds have is the same, whatever else there is.
     others = {record["id"]: record for record in lines(built / "test.jsonl")}
     same = [record for record in records if record["id"] in others]
-    assert len(same) == 9 * 12 - 10 and all(record == others[record["id"]] for record in same)
+    assert len(same) == 9 * 6 - 4 and all(record == others[record["id"]] for record in same)
     assert "already built" in build(tmp_path, *more).stdout
-    assert "already built" not in build(tmp_path, "--n-test", "12").stdout
+    assert "already built" not in build(tmp_path, "--n-test", "6").stdout
 
 
 @pytest.mark.parametrize("given", ["FI-3=5", "FI-2=0", "FI-2", "FI-2=\u0662"])
@@ -90,7 +90,7 @@ def test_a_number_of_rows_for_no_task_is_refused(tmp_path: Path, given: str) -> 
 
 
 def test_the_same_rows_asked_without_a_confidence(built: Path, tmp_path: Path) -> None:
-    assert build(tmp_path, "--n-test", "12", "--without-confidence").returncode == 0
+    assert build(tmp_path, "--n-test", "6", "--without-confidence").returncode == 0
     other = tree_hash(tmp_path)
     plain = {name: sum_ for name, sum_ in tree_hash(built).items() if "test" in name}
     assert {name for name in other if other[name] != plain.get(name)} == {
@@ -111,14 +111,14 @@ def test_splits_and_stages_share_no_picture(built: Path) -> None:
     used = [row["images"][0] if "images" in row else row["image"] for rows in stages.values() for row in rows]
     assert len(used) == len(set(used))
     contents = [hashlib.sha256(path.read_bytes()).digest() for path in (built / "images").rglob("*.jpg")]
-    assert len(contents) == len(set(contents)) == len(used) + 12 * len(TASKS)
+    assert len(contents) == len(set(contents)) == len(used) + 6 * len(TASKS)
     sizes = {name: len(rows) / len(used) for name, rows in stages.items()}
     assert sizes == pytest.approx({"stage1": 0.6, "stage2": 0.3, "stage3": 0.1}, abs=0.02)
 
 
 def test_ood_tasks_shift(built: Path) -> None:
     scenes = {row["id"]: Scene.from_json(row["scene"]) for row in lines(built / "test_scenes.jsonl")}
-    by_task = {task: [scenes[f"mini-test-{task}-{n:05d}"] for n in range(12)] for task in TASKS}
+    by_task = {task: [scenes[f"mini-test-{task}-{n:05d}"] for n in range(6)] for task in TASKS}
     assert all(scene.style == "abstract" and scene.object is None for scene in by_task["Abstract-8"])
     assert all(scene.style == "ink" for scene in by_task["Artphoto-8"])
     assert all(scene.style == "photo" for scene in by_task["UnbiasedEmo-6"] + by_task["EmoSet-8"])

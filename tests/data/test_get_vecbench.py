@@ -13,7 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import in_process
 import pytest
+from in_process import Result
 from PIL import Image
 
 from data import get_vecbench
@@ -25,10 +27,19 @@ SCRIPT = Path(__file__).parents[2] / "data" / "get_vecbench.py"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-def get(folder: Path, *flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def get(folder: Path, *flags: str, **environment: str) -> Result:
+    """The command in that folder; in a process of its own where its environment matters."""
+    if not environment:
+        before = Path.cwd()
+        os.chdir(folder)
+        try:
+            return in_process.run(get_vecbench.main, "--output-dir", "out", "--workers", "1", *flags)
+        finally:
+            os.chdir(before)
     command = [sys.executable, str(SCRIPT), "--output-dir", "out", *flags]
     env = os.environ | environment
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+    ended = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+    return Result(ended.returncode, ended.stdout, ended.stderr)
 
 
 def report_of(folder: Path) -> dict[str, dict[str, Any]]:
