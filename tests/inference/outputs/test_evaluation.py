@@ -142,7 +142,7 @@ def test_confidences_that_the_rows_hold_are_compared(tmp_path, capsys):
     answers = ["joy", "great joy", "joy", "怒り"]
     rows = [with_confidences(n, answer, 0.9 if answer == "joy" else 0.1) for n, answer in enumerate(answers)]
     rows.append(with_confidences(9, "joy", "very"))
-    status, out = evaluated(tmp_path, rows, "--draws", "100")
+    status, out = evaluated(tmp_path, rows, "--draws", "100", "--no-figures")
     assert status == 0
     best = "Ranks best (ROC AUC in tasks): P(True), 100.00, "
     assert best in (out / "metric_conf.log").read_text(encoding="utf-8")
