@@ -15,6 +15,7 @@ ARROWS: dict[str, set[str]] = {
     "command_line": {"jsonl"},
     "environment": set(),
     "images": set(),
+    "image_scan": {"images", "jsonl"},
     "jsonl": set(),
     "metrics": set(),
     "taxonomy": set(),
