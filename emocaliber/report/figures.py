@@ -6,7 +6,7 @@ import math
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import pairwise
@@ -206,23 +206,34 @@ _PIECE = 1 / 200
 
 def accuracy_vs_threshold(rows: Sequence[Summary]) -> Figure:
     """Accuracy of the answers whose confidence is at least a threshold, one line a group."""
-    figure, axes = _curve_axes("Accuracy of the answers that are kept", _THRESHOLD_LABEL, "Accuracy")
-    for row in rows:
-        steps = [(point.threshold, point.accuracy) for point in reversed(row.curve)]
-        _draw_steps(axes, row.name, steps, {at.threshold: at.scores["acc"] for at in row.thresholds})
-    _legend(figure, axes, "Accuracy in % at a threshold", ("at 0", "at 0.5", "at 0.9"))
-    return figure
+    curves = [[(point.threshold, point.accuracy) for point in reversed(row.curve)] for row in rows]
+    return _vs_threshold("Accuracy of the answers that are kept", "Accuracy", "acc", rows, curves)
 
 
 def coverage_vs_threshold(rows: Sequence[Summary]) -> Figure:
     """Share of all rows whose confidence is at least a threshold, one line a group."""
-    figure, axes = _curve_axes("Share of the rows that is kept", _THRESHOLD_LABEL, "Coverage")
-    for row in rows:
-        steps = [(point.threshold, point.coverage) for point in reversed(row.curve)]
+    curves = [[(point.threshold, point.coverage) for point in reversed(row.curve)] for row in rows]
+    for steps in curves:
         if steps[-1][0] < 1:
             steps.append((1.0, 0.0))
-        _draw_steps(axes, row.name, steps, {at.threshold: at.scores["coverage"] for at in row.thresholds})
-    _legend(figure, axes, "Coverage in % at a threshold", ("at 0", "at 0.5", "at 0.9"))
+    return _vs_threshold("Share of the rows that is kept", "Coverage", "coverage", rows, curves)
+
+
+def _vs_threshold(
+    title: str, y_label: str, score: str, rows: Sequence[Summary], curves: Sequence[Points]
+) -> Figure:
+    """A step line a group through every stated confidence, marks at the tenths, the values in the legend.
+
+    At a threshold between two stated confidences the answers of the upper one are kept, so a step reaches
+    down to the confidence below it (`pre`).
+    """
+    figure, axes = _curve_axes(title, _THRESHOLD_LABEL, y_label)
+    for row, steps in zip(rows, curves, strict=True):
+        marks = {at.threshold: at.scores[score] for at in row.thresholds}
+        marked = [(float(at), value) for at, value in marks.items() if value is not None]
+        shown = [percent(value, 6) for value in (steps[0][1], marks["0.5"], marks["0.9"])]
+        _draw_line(axes, row.name, [(0.0, steps[0][1]), *steps], marked, shown, drawstyle="steps-pre")
+    _legend(figure, axes, f"{y_label} in % at a threshold", ("at 0", "at 0.5", "at 0.9"))
     return figure
 
 
@@ -279,18 +290,6 @@ def risk_curve(ends: Points) -> list[tuple[float, float]]:
             points.append((coverage, (errors + share * grown) / coverage))
         points.append((end, risk_after))
     return points
-
-
-def _draw_steps(axes: Axes, name: str, steps: Points, marks: Mapping[str, float | None]) -> None:
-    """A step line through every stated confidence, marks at the tenths, the values in the legend.
-
-    At a threshold between two stated confidences the answers of the upper one are kept, so a step reaches
-    down to the confidence below it (`pre`).
-    """
-    points = [(0.0, steps[0][1]), *steps]
-    marked = [(float(at), score) for at, score in marks.items() if score is not None]
-    shown = [percent(score, 6) for score in (points[0][1], marks["0.5"], marks["0.9"])]
-    _draw_line(axes, name, points, marked, shown, drawstyle="steps-pre")
 
 
 def _draw_line(

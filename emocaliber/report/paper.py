@@ -109,16 +109,6 @@ class Level(NamedTuple):
     n_right: int
 
 
-class Kept(NamedTuple):
-    """The rows with c >= threshold; scores and coverage in [0, 1], None where there are no such rows."""
-
-    threshold: float
-    n: int
-    acc: float | None
-    f1: float | None
-    coverage: float | None
-
-
 def with_confidence(counted: Counted, threshold: float = 0.0) -> Counter[Outcome]:
     """Those whose confidence parses and is at least the threshold."""
     return Counter(
@@ -212,15 +202,16 @@ def auroc(levels: Sequence[Level]) -> float | None:
     return twice_wins / (2 * n_right * n_wrong) if n_right and n_wrong else None
 
 
-def threshold_rows(counted: Counted) -> list[Kept]:
+def threshold_lines(group: str, counted: Counted) -> list[list[str]]:
     """Acc, F1 and coverage of the rows with c >= 0.1 ... 0.9; coverage is among rows with a confidence."""
     n_stated = with_confidence(counted).total()
-    table = []
+    lines = []
     for threshold in (tenth / 10 for tenth in range(1, 10)):
         kept = count_pairs(with_confidence(counted, threshold))
-        coverage = kept.total() / n_stated if n_stated else None
-        table.append(Kept(threshold, kept.total(), accuracy(kept), weighted_f1(kept), coverage))
-    return table
+        coverage = percent(kept.total() / n_stated if n_stated else None, 8)
+        scores = [percent(accuracy(kept), 6), percent(weighted_f1(kept), 6), coverage]
+        lines.append([group, f"{threshold:.1f}", *scores, str(kept.total())])
+    return lines
 
 
 _CALIBRATION = ("ece", "brier", "auroc")
@@ -323,7 +314,9 @@ class PaperProtocol:
             "  (every number of the table but #Samples is over these)",
         ]
         blocks = [
-            _threshold_block(one.name, self._together(one)) for one in self._sets() if one.kind == "group"
+            threshold_lines(one.name, self._together(one).outcomes)
+            for one in self._sets()
+            if one.kind == "group"
         ]
         parts = [
             "\n".join(lines),
@@ -394,20 +387,6 @@ def _confidence_row(name: str, scores: Mapping[str, Any]) -> tables.Scores:
         f1=scores["f1_with_confidence"],
         **{name: scores[name] for name in _CALIBRATION},
     )
-
-
-def _threshold_block(group: str, rows: _Rows) -> list[list[str]]:
-    return [
-        [
-            group,
-            f"{kept.threshold:.1f}",
-            percent(kept.acc, 6),
-            percent(kept.f1, 6),
-            percent(kept.coverage, 8),
-            str(kept.n),
-        ]
-        for kept in threshold_rows(rows.outcomes)
-    ]
 
 
 def _row_counts(overall: Mapping[str, Any]) -> list[str]:
