@@ -34,7 +34,7 @@ from data.raw.readers import check_outside, path_inside
 from data.raw.scan import SCAN, scan
 from data.raw.usable import Listing
 from emocaliber.command_line import CommandParser, run_command
-from emocaliber.image_scan import ImageMemory, default_workers
+from emocaliber.image_scan import CAN_GO_ON, WORKERS, ImageMemory
 from emocaliber.jsonl import RecordError, write_jsonl_atomic, write_text_atomic
 from emocaliber.prompts import conversation
 from emocaliber.provenance import commit, file_sha256, installed_versions
@@ -130,11 +130,7 @@ SEPARATORS = {"tab": "\t", "comma": ",", "semicolon": ";", "space": " "}
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; gives its exit status."""
-    return run_command(
-        lambda: build(parse_arguments(argv)),
-        if_interrupted="the same command goes on where this one stopped",
-        if_no_memory="give fewer --workers, or free memory",
-    )
+    return run_command(lambda: build(parse_arguments(argv)), **CAN_GO_ON)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -152,7 +148,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--image-name", nargs="+", default=["{image}", "images/{image}"], help="below --raw, the first found")
     add("--sum-tolerance", type=float, default=0.01, help="of probabilities from 1 (default 0.01)")
     add("--raters", type=int, default=20, help="most votes for one label of an image (default 20)")
-    add("--workers", type=int, default=default_workers(), help="processes that decode")
+    add("--workers", **WORKERS)
     args = parser.parse_args(argv)
     benchmark = BENCHMARKS[args.benchmark]
     args.table = args.table or benchmark.table
@@ -162,8 +158,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--labels: a label is given twice; name each once")
     if not all("{image}" in name for name in args.image_name):
         parser.error("--image-name: put {image} where the table's name stands")
-    if args.workers < 1 or args.raters < 1 or not 0 <= args.sum_tolerance < 1:
-        parser.error("--workers and --raters must be at least 1, --sum-tolerance from 0 to below 1")
+    if args.raters < 1 or not 0 <= args.sum_tolerance < 1:
+        parser.error("--raters must be at least 1, --sum-tolerance from 0 to below 1")
     return args
 
 

@@ -113,17 +113,14 @@ def count_images(folder: Path) -> int:
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = CommandParser(description=__doc__)
-    parser.add_argument("--output-dir", type=Path, required=True)
-    parser.add_argument("--split", choices=("test", "train"), default="test")
-    parser.add_argument("--n-test", type=int, default=220, help="test rows of each task (default 220)")
-    parser.add_argument(
-        "--test-rows", nargs="+", default=[], metavar="TASK=N", help="instead of --n-test, of one task each"
-    )
-    parser.add_argument(
-        "--n-train", type=int, default=16000, help="training rows of all stages (default 16000)"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
+    add = parser.add_argument
+    add("--output-dir", type=Path, required=True)
+    add("--split", choices=("test", "train"), default="test")
+    add("--n-test", type=int, default=220, help="test rows of each task (default 220)")
+    add("--test-rows", nargs="+", default=[], metavar="TASK=N", help="instead of --n-test, of one task each")
+    add("--n-train", type=int, default=16000, help="training rows of all stages (default 16000)")
+    add("--seed", type=int, default=0)
+    add(
         "--without-confidence",
         action="store_true",
         help="write test_without_confidence.jsonl too: the test rows asked as stage 1 is trained",

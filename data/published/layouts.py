@@ -7,12 +7,13 @@ test_metadata.csv is. Files are streamed, and a line that cannot be read is a ro
 
 from __future__ import annotations
 
+import argparse
 import csv
 import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -24,6 +25,14 @@ from emocaliber.jsonl import STRICT_DECODER, RecordError
 LAYOUTS = ("records_jsonl", "std_json", "metadata_csv")
 COLUMNS = {"image_path": "image_path", "task": "task", "label": "label", "split": "split"}
 """What `metadata_csv` needs -> the name of its column. `split` may be absent."""
+
+COLUMN: dict[str, Any] = {
+    "action": "append",
+    "default": [],
+    "metavar": "NAME=HEADER",
+    "help": f"the header of {', '.join(COLUMNS)} in a table (default: the same)",
+}
+"""The option of a command that reads tables, for `add_argument("--column", **COLUMN)`."""
 
 _CHUNK = 1 << 16
 _LONGEST_ENTRY = 1 << 24
@@ -42,6 +51,17 @@ class Entry:
     content: dict[str, Any] | None
     reason: str = ""
     message: str = ""
+
+
+def columns_of(parser: argparse.ArgumentParser, written: Sequence[str]) -> dict[str, str]:
+    """Give COLUMNS with what --column says of them; ends the command for what says nothing."""
+    columns = dict(COLUMNS)
+    for text in written:
+        name, _, header = text.partition("=")
+        if name not in COLUMNS or not header:
+            parser.error(f"--column {text}: give one of {', '.join(COLUMNS)} and its header")
+        columns[name] = header
+    return columns
 
 
 @contextmanager
