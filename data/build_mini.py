@@ -16,7 +16,7 @@ import json
 import random
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ TASK_SHARES = {
 # 60 / 30 / 10, as VEC-CoT is split.
 STAGE_SHARES = {"stage1": 0.6, "stage2": 0.3, "stage3": 0.1}
 STYLES = {"Abstract-8": "abstract", "Artphoto-8": "ink"}
+BAR: dict[str, Any] = {"unit": "image", "mininterval": 1.0}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -197,17 +198,12 @@ def make_row(
     return record, scene, rng
 
 
-def with_progress(rows: list[tuple[str, str, int]], what: str) -> Iterator[tuple[str, str, int]]:
-    """Go through the rows under a progress bar."""
-    return iter(tqdm(rows, desc=what, unit="image", mininterval=1.0, file=sys.stderr))
-
-
 def build_test(folder: Path, args: argparse.Namespace) -> None:
     """Write the test split."""
     records, scenes = [], []
-    plan = [("test", task, index) for task in TASKS for index in range(args.test_rows.get(task, args.n_test))]
-    for split, task, index in with_progress(plan, "VECBench-mini test"):
-        record, scene, _ = make_row(folder, split, task, index, args.seed)
+    plan = [(task, index) for task in TASKS for index in range(args.test_rows.get(task, args.n_test))]
+    for task, index in tqdm(plan, desc="VECBench-mini test", **BAR):
+        record, scene, _ = make_row(folder, "test", task, index, args.seed)
         records.append(record)
         scenes.append({"id": record["id"], "scene": scene.to_json()})
     write_jsonl_atomic(folder / "test.jsonl", records)
@@ -238,7 +234,7 @@ def build_train(folder: Path, args: argparse.Namespace) -> None:
     """Captions, stage-1 chats, stage-2 records with their chain, stage-3 prompts."""
     captions: list[dict[str, Any]] = []
     rows: dict[str, list[dict[str, Any]]] = {stage: [] for stage in STAGE_SHARES}
-    for stage, task, index in with_progress(plan_train(args.n_train), "VECBench-mini train"):
+    for stage, task, index in tqdm(plan_train(args.n_train), desc="VECBench-mini train", **BAR):
         record, scene, rng = make_row(folder, "train", task, index, args.seed)
         image, candidates, label = record["image"], record["candidates"], record["ground_truth"]
         if stage == "stage3":

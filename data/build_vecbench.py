@@ -110,18 +110,10 @@ def releases(texts: list[str]) -> dict[str, Path]:
 
 def build(args: argparse.Namespace) -> None:
     """Read, scan, draw, write. Raises RecordError where there is nothing sound to write."""
-    raw = releases(args.raw)
-    check_outside(args.output_dir, raw.values())
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-    with ImageMemory(args.output_dir / SCAN) as memory, temporary_database(BUILD_TABLES) as database:
-        build_in(database, memory, raw, args)
-
-
-def build_in(
-    database: sqlite3.Connection, memory: ImageMemory, raw: dict[str, Path], args: argparse.Namespace
-) -> None:
-    """Build in an output folder that no other process uses."""
     folder: Path = args.output_dir
+    raw = releases(args.raw)
+    check_outside(folder, raw.values())
+    folder.mkdir(parents=True, exist_ok=True)
     settings = DrawSettings(
         seed=args.seed,
         test_rows=PUBLISHED_TEST_ROWS | args.test_rows,
@@ -130,11 +122,16 @@ def build_in(
         official=frozenset(args.official_splits),
         stratify=args.stratify == "label",
     )
-    # Without it, what is there is not a benchmark: from here to the end the files are not of one build.
-    (folder / "manifest.json").unlink(missing_ok=True)
     reading = ReaderSettings(args.webemo_source, args.webemo_file_name)
     use = UseSettings(args.max_copies, args.on_conflict, reading)
-    with Listing(folder / "rejected.jsonl") as rejected, Listing(folder / "noted.jsonl") as noted:
+    with (
+        ImageMemory(folder / SCAN) as memory,  # from here on no other process builds here
+        temporary_database(BUILD_TABLES) as database,
+        Listing(folder / "rejected.jsonl") as rejected,
+        Listing(folder / "noted.jsonl") as noted,
+    ):
+        # Without it, what is there is not a benchmark: from here to the end the files are not of one build.
+        (folder / "manifest.json").unlink(missing_ok=True)
         usable_images(raw, use, memory, database, args.workers, rejected, noted)
         drawn = draw(database, raw, settings)
         list_undrawn(database, rejected)

@@ -17,7 +17,6 @@ are written. Exit status 1 if anything differs, 0 if not, 2 for a mistake in the
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from data.published.as_records import RecordMaker
-from data.published.conversion import DIFFERENCES, Conversion, Report, read_manifest, write_manifest
+from data.published.conversion import (
+    DIFFERENCES,
+    Conversion,
+    Report,
+    read_manifest,
+    visible_files,
+    write_manifest,
+)
 from data.published.layouts import COLUMN, columns_of, recognise
 from emocaliber.command_line import CommandParser, run_command
 from emocaliber.image_scan import CAN_GO_ON, WORKERS
@@ -208,7 +214,7 @@ def find_files(
 
 
 def data_files(source: Path) -> Iterator[Path]:
-    """Yield what may be data under a folder, in order, but nothing hidden.
+    """Give what may be data under a folder, in order, but nothing hidden.
 
     Raises RecordError for a folder that cannot be read: what it holds would be missing without a word.
     """
@@ -218,11 +224,7 @@ def data_files(source: Path) -> Iterator[Path]:
             f"{error.filename}: cannot be read ({error.strerror}); mend its permissions, or choose by --file"
         )
 
-    for folder, names, files in os.walk(source, onerror=refuse):
-        names[:] = sorted(name for name in names if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and name.lower().endswith(DATA_SUFFIXES):
-                yield Path(folder) / name
+    return (path for path in visible_files(source, refuse) if path.name.lower().endswith(DATA_SUFFIXES))
 
 
 if __name__ == "__main__":

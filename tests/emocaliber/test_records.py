@@ -12,7 +12,6 @@ from emocaliber.records import (
     RecordError,
     content_id,
     faults,
-    has_soft_truth,
     is_invalid_record,
     iterate_with_places,
     merge_by_id,
@@ -372,7 +371,6 @@ def test_a_posterior_is_taken_as_written():
 @pytest.mark.parametrize("record", [{}, {"votes": None}, {"votes": {}, "posterior": None}, {"posterior": {}}])
 def test_nothing_written_is_nothing_known(record):
     assert soft_truth(record, LABELS) is None
-    assert not has_soft_truth(record)
 
 
 @pytest.mark.parametrize(
@@ -403,7 +401,6 @@ def test_nothing_written_is_nothing_known(record):
     ],
 )
 def test_votes_that_cannot_be_read_are_told_exactly(record, message):
-    assert has_soft_truth(record)
     with pytest.raises(RecordError) as error:
         soft_truth(record, LABELS)
     assert str(error.value) == message
