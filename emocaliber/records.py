@@ -76,8 +76,9 @@ def iterate_with_places(
             except RecordError as error:
                 raise RecordError(f"{where}: {error}") from None
             row = _named(record, repeats)
-            first = seen.setdefault(row["id"], (path, number))
-            if first != (path, number):
+            place = (path, number)
+            first = seen.setdefault(row["id"], place)
+            if first is not place:  # equal for a file that is given twice
                 remedy = "make ids unique"
                 if record.get("id") is None:
                     remedy = "give each row in one file only, or give repeats ids of their own"

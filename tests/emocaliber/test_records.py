@@ -250,6 +250,13 @@ def test_messages_stay_short_and_on_one_line(tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_a_file_given_twice_is_refused(tmp_path):
+    path = tmp_path / "data.jsonl"
+    write_jsonl_atomic(path, [changed(id="a")])
+    with pytest.raises(RecordError, match="id 'a' is also that of"):
+        read_records(path, path)
+
+
 def test_a_repeated_id_names_both_places(tmp_path):
     with pytest.raises(RecordError) as error:
         read(tmp_path, changed(id="1"), changed(id="2"), changed(id=1))
