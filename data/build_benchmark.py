@@ -34,19 +34,15 @@ from data.raw.readers import check_outside, path_inside
 from data.raw.scan import SCAN, scan
 from data.raw.usable import Listing
 from emocaliber.command_line import CommandParser, run_command
-from emocaliber.image_scan import ImageMemory, default_workers
+from emocaliber.image_scan import CAN_GO_ON, WORKERS, ImageMemory
 from emocaliber.jsonl import RecordError, write_jsonl_atomic, write_text_atomic
 from emocaliber.prompts import conversation
 from emocaliber.provenance import commit, file_sha256, installed_versions
-from emocaliber.records import record_candidates
+from emocaliber.records import Unusable, record_candidates
 from emocaliber.taxonomy import MIKELS_8
 
 RowReader = Callable[[Sequence[str]], dict[str, Any]]
-"""Turns the cells of a row into `image`, as the table names it, and fields of the record. Raises BadRow."""
-
-
-class BadRow(Exception):
-    """A row that cannot be used; its arguments are the reason to count by and a message."""
+"""Turns the cells of a row into `image`, as the table names it, and fields of the record. Raises Unusable."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +66,13 @@ def emotion6(header: Sequence[str], args: argparse.Namespace) -> RowReader:
     def read(cells: Sequence[str]) -> dict[str, Any]:
         n_cells = 3 + len(args.labels)
         if len(cells) < n_cells or any(cells[n_cells:]):  # lines may end in a separator
-            raise BadRow("bad_row", f"{len(cells)} cells, not {n_cells}")
+            raise Unusable("bad_row", f"{len(cells)} cells, not {n_cells}")
         valence, arousal, *shares = map(number_in, cells[1:n_cells])
         if min(shares) < 0 or max(shares) > 1:
-            raise BadRow("bad_number", f"probabilities from {min(shares):g} to {max(shares):g}")
+            raise Unusable("bad_number", f"probabilities from {min(shares):g} to {max(shares):g}")
         total = math.fsum(shares)
         if not total or abs(total - 1) > args.sum_tolerance + 1e-9:
-            raise BadRow("bad_sum", f"sum {total:.6g}, not 1 within {args.sum_tolerance:g}")
+            raise Unusable("bad_sum", f"sum {total:.6g}, not 1 within {args.sum_tolerance:g}")
         posterior = {label: share / total for label, share in zip(args.labels, shares, strict=True)}
         return {"image": cells[0], "posterior": posterior, "valence": valence, "arousal": arousal}
 
@@ -93,14 +89,14 @@ def multiemo(header: Sequence[str], args: argparse.Namespace) -> RowReader:
 
     def read(cells: Sequence[str]) -> dict[str, Any]:
         if len(cells) != len(header):
-            raise BadRow("bad_row", f"{len(cells)} cells, the header has {len(header)}")
+            raise Unusable("bad_row", f"{len(cells)} cells, the header has {len(header)}")
         row = dict(zip(columns, cells, strict=True))
         votes = {label: number_in(row[name.casefold()]) for label, name in args.labels.items()}
         for label, count in votes.items():
             if not count.is_integer() or not 0 <= count <= args.raters:
-                raise BadRow("bad_number", f"{count:g} votes for {label}, not one of 0 to {args.raters}")
+                raise Unusable("bad_number", f"{count:g} votes for {label}, not one of 0 to {args.raters}")
         if not any(votes.values()):
-            raise BadRow("no_votes", "nobody names any label")
+            raise Unusable("no_votes", "nobody names any label")
         counts = {label: int(count) for label, count in votes.items()}
         return {"image": row[args.image_column.casefold()], "votes": counts}
 
@@ -115,13 +111,13 @@ BENCHMARKS = {
 
 
 def number_in(cell: str) -> float:
-    """Give the finite number in a cell. Raises BadRow."""
+    """Give the finite number in a cell. Raises Unusable."""
     try:
         number = float(cell)
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise BadRow("bad_number", f"{cell[:40]!r} is not a number")
+        raise Unusable("bad_number", f"{cell[:40]!r} is not a number")
     return number
 
 
@@ -130,11 +126,7 @@ SEPARATORS = {"tab": "\t", "comma": ",", "semicolon": ";", "space": " "}
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; gives its exit status."""
-    return run_command(
-        lambda: build(parse_arguments(argv)),
-        if_interrupted="the same command goes on where this one stopped",
-        if_no_memory="give fewer --workers, or free memory",
-    )
+    return run_command(lambda: build(parse_arguments(argv)), **CAN_GO_ON)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -152,7 +144,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--image-name", nargs="+", default=["{image}", "images/{image}"], help="below --raw, the first found")
     add("--sum-tolerance", type=float, default=0.01, help="of probabilities from 1 (default 0.01)")
     add("--raters", type=int, default=20, help="most votes for one label of an image (default 20)")
-    add("--workers", type=int, default=default_workers(), help="processes that decode")
+    add("--workers", **WORKERS)
     args = parser.parse_args(argv)
     benchmark = BENCHMARKS[args.benchmark]
     args.table = args.table or benchmark.table
@@ -162,8 +154,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--labels: a label is given twice; name each once")
     if not all("{image}" in name for name in args.image_name):
         parser.error("--image-name: put {image} where the table's name stands")
-    if args.workers < 1 or args.raters < 1 or not 0 <= args.sum_tolerance < 1:
-        parser.error("--workers and --raters must be at least 1, --sum-tolerance from 0 to below 1")
+    if args.raters < 1 or not 0 <= args.sum_tolerance < 1:
+        parser.error("--raters must be at least 1, --sum-tolerance from 0 to below 1")
     return args
 
 
@@ -230,8 +222,8 @@ def sound_rows(
         try:
             row = read(cells)
             found.setdefault(image_path(row.pop("image"), args), []).append(row | {"where": where})
-        except BadRow as error:
-            rejected.add(dataset, where, *error.args)
+        except Unusable as error:
+            rejected.add(dataset, where, error.reason, str(error))
     sound = {}
     for path, rows in found.items():
         differ = any(row | {"where": ""} != rows[0] | {"where": ""} for row in rows)
@@ -244,14 +236,14 @@ def sound_rows(
 
 
 def image_path(name: str, args: argparse.Namespace) -> str:
-    """Give the path below --raw of the image that the table calls so. Raises BadRow if it leads out."""
+    """Give the path below --raw of the image that the table calls so. Raises Unusable if it leads out."""
     paths = [path_inside(form.replace("{image}", name)) or "" for form in args.image_name]
     if not name or "" in paths:
-        raise BadRow("bad_path", f"{name!r} is no path below --raw")
+        raise Unusable("bad_path", f"{name!r} is no path below --raw")
     try:
         return next((path for path in paths if (args.raw / path).is_file()), paths[0])
     except OSError as error:  # a name that is too long
-        raise BadRow("bad_path", f"{name[:80]!r}: {error.strerror}") from None
+        raise Unusable("bad_path", f"{name[:80]!r}: {error.strerror}") from None
 
 
 def as_record(args: argparse.Namespace, path: str, row: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import json
 import random
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ TASK_SHARES = {
 # 60 / 30 / 10, as VEC-CoT is split.
 STAGE_SHARES = {"stage1": 0.6, "stage2": 0.3, "stage3": 0.1}
 STYLES = {"Abstract-8": "abstract", "Artphoto-8": "ink"}
+BAR: dict[str, Any] = {"unit": "image", "mininterval": 1.0}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -113,17 +114,14 @@ def count_images(folder: Path) -> int:
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = CommandParser(description=__doc__)
-    parser.add_argument("--output-dir", type=Path, required=True)
-    parser.add_argument("--split", choices=("test", "train"), default="test")
-    parser.add_argument("--n-test", type=int, default=220, help="test rows of each task (default 220)")
-    parser.add_argument(
-        "--test-rows", nargs="+", default=[], metavar="TASK=N", help="instead of --n-test, of one task each"
-    )
-    parser.add_argument(
-        "--n-train", type=int, default=16000, help="training rows of all stages (default 16000)"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
+    add = parser.add_argument
+    add("--output-dir", type=Path, required=True)
+    add("--split", choices=("test", "train"), default="test")
+    add("--n-test", type=int, default=220, help="test rows of each task (default 220)")
+    add("--test-rows", nargs="+", default=[], metavar="TASK=N", help="instead of --n-test, of one task each")
+    add("--n-train", type=int, default=16000, help="training rows of all stages (default 16000)")
+    add("--seed", type=int, default=0)
+    add(
         "--without-confidence",
         action="store_true",
         help="write test_without_confidence.jsonl too: the test rows asked as stage 1 is trained",
@@ -200,17 +198,12 @@ def make_row(
     return record, scene, rng
 
 
-def with_progress(rows: list[tuple[str, str, int]], what: str) -> Iterator[tuple[str, str, int]]:
-    """Go through the rows under a progress bar."""
-    return iter(tqdm(rows, desc=what, unit="image", mininterval=1.0, file=sys.stderr))
-
-
 def build_test(folder: Path, args: argparse.Namespace) -> None:
     """Write the test split."""
     records, scenes = [], []
-    plan = [("test", task, index) for task in TASKS for index in range(args.test_rows.get(task, args.n_test))]
-    for split, task, index in with_progress(plan, "VECBench-mini test"):
-        record, scene, _ = make_row(folder, split, task, index, args.seed)
+    plan = [(task, index) for task in TASKS for index in range(args.test_rows.get(task, args.n_test))]
+    for task, index in tqdm(plan, desc="VECBench-mini test", **BAR):
+        record, scene, _ = make_row(folder, "test", task, index, args.seed)
         records.append(record)
         scenes.append({"id": record["id"], "scene": scene.to_json()})
     write_jsonl_atomic(folder / "test.jsonl", records)
@@ -241,7 +234,7 @@ def build_train(folder: Path, args: argparse.Namespace) -> None:
     """Captions, stage-1 chats, stage-2 records with their chain, stage-3 prompts."""
     captions: list[dict[str, Any]] = []
     rows: dict[str, list[dict[str, Any]]] = {stage: [] for stage in STAGE_SHARES}
-    for stage, task, index in with_progress(plan_train(args.n_train), "VECBench-mini train"):
+    for stage, task, index in tqdm(plan_train(args.n_train), desc="VECBench-mini train", **BAR):
         record, scene, rng = make_row(folder, "train", task, index, args.seed)
         image, candidates, label = record["image"], record["candidates"], record["ground_truth"]
         if stage == "stage3":

@@ -34,11 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = CommandParser(description=__doc__)
-    parser.add_argument("--records", type=Path, required=True, help="JSON lines, as inference reads them")
-    parser.add_argument("--output", type=Path, required=True, help="a name in .parquet")
-    parser.add_argument(
-        "--image-root", type=Path, help="what image paths are relative to (default: the records')"
-    )
+    add = parser.add_argument
+    add("--records", type=Path, required=True, help="JSON lines, as inference reads them")
+    add("--output", type=Path, required=True, help="a name in .parquet")
+    add("--image-root", type=Path, help="what image paths are relative to (default: the records')")
     form = parser.add_mutually_exclusive_group()
     form.add_argument(
         "--embed-images", action="store_true", help="the pictures' files in the Parquet (default)"
@@ -46,20 +45,18 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     form.add_argument(
         "--image-paths", action="store_true", help="absolute paths: smaller, bound to this machine"
     )
-    parser.add_argument(
-        "--min-pixels", type=int, help="verl scales pictures up to this (default: the processor's)"
-    )
-    parser.add_argument("--max-pixels", type=int, help="verl scales pictures down to this")
-    parser.add_argument("--chats", type=Path, help="also write the rows as ms-swift reads them")
-    parser.add_argument(
+    add("--min-pixels", type=int, help="verl scales pictures up to this (default: the processor's)")
+    add("--max-pixels", type=int, help="verl scales pictures down to this")
+    add("--chats", type=Path, help="also write the rows as ms-swift reads them")
+    add(
         "--reuse",
         action="store_true",
         help="leave files that are whole and of the same records; keeps their sums in OUTPUT.built.json",
     )
-    parser.add_argument("--split", default="train", help="what extra_info and the reward log call these rows")
-    parser.add_argument("--limit", type=int, help="a random sample of so many usable rows")
-    parser.add_argument("--seed", type=int, default=0, help="of the sample")
-    parser.add_argument("--max-rejected", type=float, default=0.01, help="share of rows that may be left out")
+    add("--split", default="train", help="what extra_info and the reward log call these rows")
+    add("--limit", type=int, help="a random sample of so many usable rows")
+    add("--seed", type=int, default=0, help="of the sample")
+    add("--max-rejected", type=float, default=0.01, help="share of rows that may be left out")
     args = parser.parse_args(argv)
     if args.output.suffix != ".parquet":
         parser.error(f"--output {args.output}: verl knows the format by the name; give one in .parquet")

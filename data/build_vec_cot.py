@@ -24,32 +24,24 @@ import random
 import sys
 import time
 from argparse import Namespace
-from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data.vec_cot import outputs
+from data.vec_cot import outputs, teacher
 from data.vec_cot.arguments import parse_arguments
 from data.vec_cot.confidence import AGREEMENT, read_samples, with_confidence
-from data.vec_cot.filters import Chain, Dropped, Limits, Repeats, chain_of, read_leak_patterns
+from data.vec_cot.filters import Chain, Limits, Repeats, chain_of, read_leak_patterns
 from data.vec_cot.outputs import Kept
+from data.vec_cot.rl_rows import reasons
 from data.vec_cot.rows import STAGES, Row, assign_stages, read_rows, rejection, with_pixels
-from data.vec_cot.teacher import (
-    Cost,
-    Question,
-    Teacher,
-    ask_all,
-    messages,
-    prompt_hash,
-    question_text,
-    read_template,
-)
+from data.vec_cot.teacher import Cost, Question, Teacher, ask_all
 from emocaliber.chat_server import ChatServer, read_key
 from emocaliber.command_line import run_command
 from emocaliber.jsonl import RecordError, write_jsonl_atomic, write_text_atomic
 from emocaliber.provenance import commit, installed_versions
+from emocaliber.records import Unusable
 
 Rejections = list[dict[str, Any]]
 
@@ -70,15 +62,9 @@ def build(args: Namespace) -> None:
     """Read, split, ask, filter, write. Raises RecordError."""
     started = time.monotonic()
     # What may be wrong with the settings is said before the first image is read.
-    template = read_template(args.teacher_prompt, blind=args.blind)
-    limits = Limits(
-        args.blind,
-        args.min_words,
-        args.max_words,
-        args.max_characters,
-        read_leak_patterns(args.leak_patterns),
-        args.max_images_per_text,
-    )
+    template = teacher.read_template(args.teacher_prompt, blind=args.blind)
+    lengths = (args.min_words, args.max_words, args.max_characters)
+    limits = Limits(args.blind, *lengths, read_leak_patterns(args.leak_patterns))
     samples = read_samples(args.samples) if args.samples else {}
     awaits_samples = args.confidence_method == AGREEMENT and not args.samples
     rejected: Rejections = []
@@ -110,7 +96,7 @@ def usable_rows(args: Namespace, rejected: Rejections) -> tuple[list[Row], dict[
     if not rows:
         write_rejected(args.output_dir, rejected)
         raise RecordError(
-            f"{args.records[0]}: no row can be used ({counted(rejected)}; listed in "
+            f"{args.records[0]}: no row can be used ({reasons(rejected)}; listed in "
             f"{args.output_dir / REJECTED}); mend them, or set --image-root"
         )
     return rows, {"rows_read": n_read, "rows_drawn": n_drawn}
@@ -127,15 +113,16 @@ def ask(args: Namespace, rows: list[Row], template: str | None, cost: Cost) -> d
     """The teacher's answers by row id; stage 3 is asked only where it is filtered."""
     key = read_key(args.api_key_variable)
     server = ChatServer(args.teacher_url, key, args.timeout_s, args.max_retries, args.concurrency)
-    teacher = Teacher(server, args.request, args.max_failures_in_a_row)
+    asked_of = Teacher(server, args.request, args.max_failures_in_a_row)
     questions = []
     for row in rows:
         if row.stage != "stage3" or args.filter_stage3:
-            text = question_text(template, row, with_confidence=args.confidence_method == "teacher")
-            asked = prompt_hash(row, text, args.request, args.max_pixels)
-            chat = partial(messages, args.image_root / row.image, text, args.max_pixels)
+            with_confidence = args.confidence_method == "teacher"
+            text = teacher.question_text(template, row, with_confidence=with_confidence)
+            asked = teacher.prompt_hash(row, text, args.request, args.max_pixels)
+            chat = partial(teacher.messages, args.image_root / row.image, text, args.max_pixels)
             questions.append(Question(row.id, asked, chat))
-    answers = ask_all(questions, teacher, args.output_dir / RAW_ANSWERS, cost)
+    answers = ask_all(questions, asked_of, args.output_dir / RAW_ANSWERS, cost)
     return {identity: answer for (identity, _), answer in answers.items()}
 
 
@@ -171,7 +158,7 @@ def filtered(
                     )
                     if chain.reasoning != taught:  # a sample's words, which may be those of other images
                         repeats.check(chain, row.pixels)
-        except Dropped as error:
+        except Unusable as error:
             rejected.append(rejection(row.where, row.id, row.task, error.reason, str(error)))
         else:
             kept.setdefault(row.stage, []).append((row, chain))
@@ -205,7 +192,7 @@ def write(
     for stage, share in zip(STAGES, args.stage_shares, strict=True):
         if share and not kept.get(stage):
             raise RecordError(
-                f"{folder / REJECTED}: no row is left for {stage} ({counted(rejected)}); "
+                f"{folder / REJECTED}: no row is left for {stage} ({reasons(rejected)}); "
                 "look at the messages there, give more rows, or a --stage-shares of 0 for it"
             )
     stats = outputs.statistics(kept, rejected) | facts
@@ -221,15 +208,9 @@ def write(
     made_by = {"commit": commit(), "versions": installed_versions(["openai", "pillow", "pyarrow"])}
     outputs.write_manifest(folder, [*names, "stats.json", "README.md"], args, made_by)
     sizes = ", ".join(f"{stage} {sum(counts.values())}" for stage, counts in stats["kept"].items())
-    print(f"{folder}: {sizes}; left out: {counted(rejected)}; cost {facts['teacher']['cost']:,.4f}")
+    print(f"{folder}: {sizes}; left out: {reasons(rejected)}; cost {facts['teacher']['cost']:,.4f}")
     if STAGE2_RECORDS in names:
         print(f"{folder / STAGE2_RECORDS}: sample a stage-1 model on it, then give --samples")
-
-
-def counted(rejected: Rejections) -> str:
-    """The counts of the reasons, most frequent first."""
-    counts = Counter(row["reason"] for row in rejected)
-    return ", ".join(f"{reason} {count}" for reason, count in counts.most_common()) or "none"
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from data.raw.readers import ReaderSettings, check_outside
 from data.raw.scan import BUILD_TABLES, SCAN, temporary_database
 from data.raw.usable import Listing, UseSettings, usable_images
 from emocaliber.command_line import CommandParser, run_command
-from emocaliber.image_scan import ImageMemory, default_workers
+from emocaliber.image_scan import CAN_GO_ON, WORKERS, ImageMemory
 from emocaliber.jsonl import RecordError, write_jsonl_atomic, write_text_atomic
 from emocaliber.taxonomy import PUBLISHED_TEST_ROWS, PUBLISHED_TRAIN_ROWS, TASKS, rows_of_task
 
@@ -45,11 +45,7 @@ MARKS = {  # what tells the releases apart, the surest first
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; gives its exit status."""
-    return run_command(
-        lambda: build(parse_arguments(argv)),
-        if_interrupted="the same command goes on where this one stopped",
-        if_no_memory="give fewer --workers, or free memory",
-    )
+    return run_command(lambda: build(parse_arguments(argv)), **CAN_GO_ON)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -76,10 +72,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--webemo-source", choices=("auto", "lists", "folders"), default="auto", help="where its labels are")
     add("--webemo-file-name", default="{basename}", help="of a list's line: {basename} {stem} {extension} …")
     add("--copy-images", action="store_true", help="copy the images that are used, rather than link")
-    add("--workers", type=int, default=default_workers(), help="processes that decode")
+    add("--workers", **WORKERS)
     args = parser.parse_args(argv)
-    if args.workers < 1 or args.max_copies < 1:
-        parser.error("--workers and --max-copies must be at least 1")
+    if args.max_copies < 1:
+        parser.error("--max-copies must be at least 1")
     try:
         args.webemo_file_name.format(basename="", stem="", extension="", line=1, index=0)
     except (KeyError, IndexError, ValueError) as error:
@@ -114,18 +110,10 @@ def releases(texts: list[str]) -> dict[str, Path]:
 
 def build(args: argparse.Namespace) -> None:
     """Read, scan, draw, write. Raises RecordError where there is nothing sound to write."""
-    raw = releases(args.raw)
-    check_outside(args.output_dir, raw.values())
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-    with ImageMemory(args.output_dir / SCAN) as memory, temporary_database(BUILD_TABLES) as database:
-        build_in(database, memory, raw, args)
-
-
-def build_in(
-    database: sqlite3.Connection, memory: ImageMemory, raw: dict[str, Path], args: argparse.Namespace
-) -> None:
-    """Build in an output folder that no other process uses."""
     folder: Path = args.output_dir
+    raw = releases(args.raw)
+    check_outside(folder, raw.values())
+    folder.mkdir(parents=True, exist_ok=True)
     settings = DrawSettings(
         seed=args.seed,
         test_rows=PUBLISHED_TEST_ROWS | args.test_rows,
@@ -134,11 +122,16 @@ def build_in(
         official=frozenset(args.official_splits),
         stratify=args.stratify == "label",
     )
-    # Without it, what is there is not a benchmark: from here to the end the files are not of one build.
-    (folder / "manifest.json").unlink(missing_ok=True)
     reading = ReaderSettings(args.webemo_source, args.webemo_file_name)
     use = UseSettings(args.max_copies, args.on_conflict, reading)
-    with Listing(folder / "rejected.jsonl") as rejected, Listing(folder / "noted.jsonl") as noted:
+    with (
+        ImageMemory(folder / SCAN) as memory,  # from here on no other process builds here
+        temporary_database(BUILD_TABLES) as database,
+        Listing(folder / "rejected.jsonl") as rejected,
+        Listing(folder / "noted.jsonl") as noted,
+    ):
+        # Without it, what is there is not a benchmark: from here to the end the files are not of one build.
+        (folder / "manifest.json").unlink(missing_ok=True)
         usable_images(raw, use, memory, database, args.workers, rejected, noted)
         drawn = draw(database, raw, settings)
         list_undrawn(database, rejected)

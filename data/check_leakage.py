@@ -24,13 +24,12 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from data.inspection.rows import Source, iterate_rows, sources_of
+from data.inspection.rows import Source, add_sources, iterate_rows, sources_of
 from data.inspection.summary import unreadable
 from emocaliber.command_line import CommandParser, run_command
-from emocaliber.image_scan import ImageMemory, default_workers
+from emocaliber.image_scan import CAN_GO_ON, ImageMemory
 from emocaliber.jsonl import RecordError
 from emocaliber.report.tables import printable
 
@@ -40,71 +39,40 @@ MAX_RADIUS_BITS = 16  # a quarter of the bits: pictures that far apart have litt
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare the images, write the files, and tell by the exit status whether the test is clean."""
-    return run_command(
-        lambda: check(parse_arguments(argv)),
-        if_interrupted="the same command goes on where this one stopped",
-        if_no_memory="give fewer --workers, or free memory",
-    )
+    return run_command(lambda: check(parse_arguments(argv)), **CAN_GO_ON)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = CommandParser(description=__doc__)
-    parser.add_argument(
-        "files", nargs="+", metavar="[NAME=]FILE", help="JSON lines of a split: records or chats"
-    )
-    parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR")
-    parser.add_argument(
-        "--image-root",
-        type=Path,
-        metavar="DIR",
-        help="what paths are relative to (default: each file's folder)",
-    )
-    parser.add_argument(
-        "--test",
-        nargs="+",
-        metavar="NAME",
-        help="the splits to test on (default: with the word test)",
-    )
-    parser.add_argument(
-        "--training",
-        nargs="+",
-        metavar="NAME",
-        help="the splits to train on (default: the others without the word val, validation or dev)",
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add_sources(add)
+    add("--test", nargs="+", metavar="NAME", help="the splits to test on (default: with the word test)")
+    others = "the others without the word val, validation or dev"
+    add("--training", nargs="+", metavar="NAME", help=f"the splits to train on (default: {others})")
+    add(
         "--radius",
         type=int,
         default=DEFAULT_RADIUS_BITS,
         metavar="BITS",
         help="bits of 64 by which hashes of images that look the same may differ (default: %(default)s)",
     )
-    parser.add_argument(
+    add(
         "--fine-radius",
         type=int,
         default=DEFAULT_FINE_RADIUS_BITS,
         metavar="BITS",
         help="and of their longer hashes, of 256; 256 does not look at these (default: %(default)s)",
     )
-    parser.add_argument("--exact-only", action="store_true", help="do not compare by looks")
-    parser.add_argument(
-        "--allow-leaks", action="store_true", help="exit 0 also if a test image is in training"
-    )
-    parser.add_argument(
-        "--allow-uncompared",
-        action="store_true",
-        help="exit 0 also if images of a side cannot be read, rows name none, or a side is not there",
-    )
-    parser.add_argument(
-        "--workers", type=int, default=default_workers(), metavar="N", help="processes (default: %(default)s)"
-    )
+    add("--exact-only", action="store_true", help="do not compare by looks")
+    add("--allow-leaks", action="store_true", help="exit 0 also if a test image is in training")
+    uncompared = "images of a side cannot be read, rows name none, or a side is not there"
+    add("--allow-uncompared", action="store_true", help=f"exit 0 also if {uncompared}")
     args = parser.parse_args(argv)
     if not 0 <= args.radius <= MAX_RADIUS_BITS:
         parser.error(f"--radius {args.radius}: give 0 to {MAX_RADIUS_BITS}")
     if not 0 <= args.fine_radius <= 256:
         parser.error(f"--fine-radius {args.fine_radius}: give 0 to 256")
-    if args.workers < 1:
-        parser.error(f"--workers {args.workers}: give at least 1")
     return args
 
 

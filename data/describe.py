@@ -24,61 +24,34 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from data.inspection.rows import Row, iterate_rows, sources_of
+from data.inspection.rows import Row, add_sources, iterate_rows, sources_of
 from data.inspection.summary import Description, TokenCounter, form_of, image_facts, summary_text, unreadable
 from emocaliber.command_line import CommandParser, run_command
-from emocaliber.image_scan import ImageMemory, default_workers
+from emocaliber.image_scan import CAN_GO_ON, ImageMemory
 from emocaliber.jsonl import RecordError, write_jsonl_atomic, write_text_atomic
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; gives its exit status."""
-    return run_command(
-        lambda: describe(parse_arguments(argv)),
-        if_interrupted="the same command goes on where this one stopped",
-        if_no_memory="give fewer --workers, or free memory",
-    )
+    return run_command(lambda: describe(parse_arguments(argv)), **CAN_GO_ON)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = CommandParser(description=__doc__)
-    parser.add_argument(
-        "files", nargs="+", metavar="[NAME=]FILE", help="JSON lines; files of one name are described together"
-    )
-    parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR")
-    parser.add_argument(
-        "--image-root",
-        type=Path,
-        metavar="DIR",
-        help="what paths are relative to (default: each file's folder)",
-    )
-    parser.add_argument(
-        "--checkpoint",
-        metavar="DIR",
-        help="whose processor counts the tokens (default: they are not counted)",
-    )
-    parser.add_argument("--min-pixels", type=int, metavar="N", help="of an image as the model sees it")
-    parser.add_argument("--max-pixels", type=int, metavar="N", help="(defaults: the checkpoint's own)")
-    parser.add_argument(
-        "--per-label",
-        type=int,
-        default=8,
-        metavar="N",
-        help="images on a contact sheet for each label and file name, 0 for no sheets (default: %(default)s)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of these (default: %(default)s)")
-    parser.add_argument(
-        "--workers", type=int, default=default_workers(), metavar="N", help="processes (default: %(default)s)"
-    )
+    add = parser.add_argument
+    add_sources(add)
+    add("--checkpoint", metavar="DIR", help="whose processor counts the tokens (default: not counted)")
+    add("--min-pixels", type=int, metavar="N", help="of an image as the model sees it")
+    add("--max-pixels", type=int, metavar="N", help="(defaults: the checkpoint's own)")
+    sheets = "images on a contact sheet for each label and file name, 0 for no sheets"
+    add("--per-label", type=int, default=8, metavar="N", help=f"{sheets} (default: %(default)s)")
+    add("--seed", type=int, default=0, help="of the choice of these (default: %(default)s)")
     args = parser.parse_args(argv)
     if args.per_label < 0:
         parser.error(f"--per-label {args.per_label}: give 0 or more")
-    if args.workers < 1:
-        parser.error(f"--workers {args.workers}: give at least 1")
     for name in ("min_pixels", "max_pixels"):
         value = getattr(args, name)
         if value is not None and (value < 1 or args.checkpoint is None):

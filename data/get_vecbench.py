@@ -17,7 +17,6 @@ are written. Exit status 1 if anything differs, 0 if not, 2 for a mistake in the
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,10 +24,17 @@ from pathlib import Path
 from typing import Any
 
 from data.published.as_records import RecordMaker
-from data.published.conversion import DIFFERENCES, Conversion, Report, read_manifest, write_manifest
-from data.published.layouts import COLUMNS, recognise
+from data.published.conversion import (
+    DIFFERENCES,
+    Conversion,
+    Report,
+    read_manifest,
+    visible_files,
+    write_manifest,
+)
+from data.published.layouts import COLUMN, columns_of, recognise
 from emocaliber.command_line import CommandParser, run_command
-from emocaliber.image_scan import default_workers
+from emocaliber.image_scan import CAN_GO_ON, WORKERS
 from emocaliber.jsonl import RecordError
 from emocaliber.provenance import file_sha256
 
@@ -45,11 +51,7 @@ LAYOUT_NAMES = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; gives its exit status."""
-    return run_command(
-        lambda: get(parse_arguments(argv)),
-        if_interrupted="the same command goes on where this one stopped",
-        if_no_memory="give fewer --workers, or free memory",
-    )
+    return run_command(lambda: get(parse_arguments(argv)), **CAN_GO_ON)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -57,41 +59,33 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(description=__doc__)
     parser.add_argument("--output-dir", type=Path, required=True)
     parser.add_argument("--source", type=Path, help="a local copy: its folder, or one file of it")
-    hub = parser.add_argument_group("from the hub (without --source)")
-    hub.add_argument("--repository", default=REPOSITORY, help=f"default {REPOSITORY}")
-    hub.add_argument("--revision", help="a commit (best), a tag or a branch; required")
-    hub.add_argument("--include", action="append", metavar="PATTERN", help="take only such files; repeatable")
-    hub.add_argument("--exclude", action="append", metavar="PATTERN", help="leave such files; repeatable")
-    rows = parser.add_argument_group("the rows")
-    rows.add_argument(
-        "--file", action="append", metavar="PATH", help="read this file of the source only; repeatable"
-    )
-    rows.add_argument(
-        "--column",
-        action="append",
-        default=[],
-        metavar="NAME=HEADER",
-        help=f"the header of {', '.join(COLUMNS)} in the table (default: the same)",
-    )
-    rows.add_argument(
+    add = parser.add_argument_group("from the hub (without --source)").add_argument
+    add("--repository", default=REPOSITORY, help=f"default {REPOSITORY}")
+    add("--revision", help="a commit (best), a tag or a branch; required")
+    add("--include", action="append", metavar="PATTERN", help="take only such files; repeatable")
+    add("--exclude", action="append", metavar="PATTERN", help="leave such files; repeatable")
+    add = parser.add_argument_group("the rows").add_argument
+    add("--file", action="append", metavar="PATH", help="read this file of the source only; repeatable")
+    add("--column", **COLUMN)
+    add(
         "--split",
         action="append",
         default=[],
         metavar="VALUE=test|train|skip",
         help="what a value of `split` means (default: test and train; another one is reported)",
     )
-    rows.add_argument("--default-split", choices=SPLITS, help="of rows without (default: by the file's name)")
-    rows.add_argument(
+    add("--default-split", choices=SPLITS, help="of rows without (default: by the file's name)")
+    add(
         "--questions",
         choices=("published", "with_confidence", "without_confidence"),
         default="published",
         help="keep the published questions, where there are (default), or ask as this repository does",
     )
-    images = parser.add_argument_group("the images")
-    images.add_argument("--image-root", type=Path, help="default: the folder of the source")
-    images.add_argument("--strip-prefix", default="", help="take this off the front of every image path")
-    images.add_argument("--skip-images", action="store_true", help="do not look at the images")
-    images.add_argument("--workers", type=int, default=default_workers(), help="processes that decode")
+    add = parser.add_argument_group("the images").add_argument
+    add("--image-root", type=Path, help="default: the folder of the source")
+    add("--strip-prefix", default="", help="take this off the front of every image path")
+    add("--skip-images", action="store_true", help="do not look at the images")
+    add("--workers", **WORKERS)
     args = parser.parse_args(argv)
     if args.source is None and not args.revision:
         parser.error(
@@ -104,22 +98,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         args.source.resolve().parent if args.source.is_file() else None,
     ):
         parser.error(f"--output-dir {args.output_dir} is the folder of the source; give another one")
-    if args.workers < 1:
-        parser.error("--workers must be at least 1")
-    args.columns = COLUMNS | pairs(parser, "column", args.column)
-    args.splits = {"test": "test", "train": "train"} | pairs(parser, "split", args.split)
+    args.columns = columns_of(parser, args.column)
+    args.splits = {"test": "test", "train": "train"}
+    for text in args.split:
+        name, _, meaning = text.partition("=")
+        if meaning not in (*SPLITS, "skip"):
+            parser.error(f"--split {text}: the value means test, train or skip")
+        args.splits[name.strip().lower()] = meaning
     return args
-
-
-def pairs(parser: CommandParser, option: str, written: Sequence[str]) -> dict[str, str]:
-    """The NAME=VALUE settings of an option, checked."""
-    found = dict(text.partition("=")[::2] for text in written)
-    for name, value in found.items():
-        if option == "column" and (name not in COLUMNS or not value):
-            parser.error(f"--column {name}={value}: give one of {', '.join(COLUMNS)} and its header")
-        if option == "split" and value not in (*SPLITS, "skip"):
-            parser.error(f"--split {name}={value}: the value means test, train or skip")
-    return {name.strip().lower() if option == "split" else name: value for name, value in found.items()}
 
 
 def get(args: argparse.Namespace) -> int:
@@ -228,7 +214,7 @@ def find_files(
 
 
 def data_files(source: Path) -> Iterator[Path]:
-    """Yield what may be data under a folder, in order, but nothing hidden.
+    """Give what may be data under a folder, in order, but nothing hidden.
 
     Raises RecordError for a folder that cannot be read: what it holds would be missing without a word.
     """
@@ -238,11 +224,7 @@ def data_files(source: Path) -> Iterator[Path]:
             f"{error.filename}: cannot be read ({error.strerror}); mend its permissions, or choose by --file"
         )
 
-    for folder, names, files in os.walk(source, onerror=refuse):
-        names[:] = sorted(name for name in names if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and name.lower().endswith(DATA_SUFFIXES):
-                yield Path(folder) / name
+    return (path for path in visible_files(source, refuse) if path.name.lower().endswith(DATA_SUFFIXES))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+from data.published.layouts import COLUMN, columns_of
 from emocaliber.command_line import CommandParser, run_command
 from emocaliber.jsonl import RecordError, StagedJsonl
 
@@ -35,28 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = CommandParser(description=__doc__)
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    parser.add_argument("--kind", choices=KIND_NAMES, help="what the files are to be (default: as they look)")
-    parser.add_argument("--check-images", action="store_true", help="decode every image to its last pixel")
-    parser.add_argument(
-        "--image-root", type=Path, help="what image paths are relative to (default: the file)"
-    )
-    parser.add_argument("--show", type=int, default=5, help="faults printed of each reason (default 5)")
-    parser.add_argument("--report", type=Path, help="list every fault there: where, reason, message")
-    parser.add_argument(
-        "--column",
-        action="append",
-        default=[],
-        metavar="NAME=HEADER",
-        help="the header of image_path, task, label, split in a table (default: the same)",
-    )
+    add = parser.add_argument
+    add("files", nargs="+", type=Path, metavar="FILE")
+    add("--kind", choices=KIND_NAMES, help="what the files are to be (default: as they look)")
+    add("--check-images", action="store_true", help="decode every image to its last pixel")
+    add("--image-root", type=Path, help="what image paths are relative to (default: the file)")
+    add("--show", type=int, default=5, help="faults printed of each reason (default 5)")
+    add("--report", type=Path, help="list every fault there: where, reason, message")
+    add("--column", **COLUMN)
     args = parser.parse_args(argv)
-    args.columns = {name: name for name in ("image_path", "task", "label", "split")}
-    for text in args.column:
-        name, _, header = text.partition("=")
-        if name not in args.columns or not header:
-            parser.error(f"--column {text}: give one of {', '.join(args.columns)} and its header")
-        args.columns[name] = header
+    args.columns = columns_of(parser, args.column)
     if args.report and args.report.resolve() in [path.resolve() for path in args.files]:
         parser.error(f"--report {args.report}: that is a file to check; give the list another name")
     return args

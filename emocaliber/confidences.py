@@ -14,6 +14,7 @@ from typing import Any
 from emocaliber.records import RecordError
 from emocaliber.response import parse, parse_distribution
 from emocaliber.scoring import ScoredRow, response_of
+from emocaliber.stated import exact_sum
 from emocaliber.taxonomy import match_label
 
 STATED, LIKELIHOOD, P_TRUE, DISTRIBUTION = "stated", "likelihood", "p_true", "distribution"
@@ -216,9 +217,6 @@ def majority(samples: Sequence[Sample], candidates: Sequence[str]) -> Majority:
         return [one.confidence for one in samples if one.label == label and one.confidence is not None]
 
     label = max(leading, key=lambda name: sum(map(Fraction, stated(name))))  # of equals the first
-    total = Decimal(0)
-    for confidence in sorted(stated(label)):  # so that what is rounded does not depend on their order
-        total = _EXACT.add(total, confidence)
     agreement = _SHARE.divide(Decimal(n), Decimal(len(samples)))
-    mean = _EXACT.divide(total, Decimal(len(stated(label)))) if stated(label) else None
+    mean = _EXACT.divide(exact_sum(stated(label)), Decimal(len(stated(label)))) if stated(label) else None
     return Majority(label, n, len(leading) > 1, agreement, mean)

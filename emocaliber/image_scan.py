@@ -1,5 +1,6 @@
 """Looks at many image files in several processes, and remembers what each holds: none is read twice."""
 
+import argparse
 import fcntl
 import json
 import multiprocessing
@@ -205,6 +206,22 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def default_workers() -> int:
-    """Give the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+def _n_workers(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return int(text)
+
+
+WORKERS: dict[str, Any] = {
+    "type": _n_workers,
+    "default": len(os.sched_getaffinity(0)),
+    "metavar": "N",
+    "help": "processes that decode (default: %(default)s, the cores)",
+}
+"""The option of a command that scans, for `add_argument("--workers", **WORKERS)`."""
+
+CAN_GO_ON = {
+    "if_interrupted": "the same command goes on where this one stopped",
+    "if_no_memory": "give fewer --workers, or free memory",
+}
+"""How such a command ends early, for `run_command`."""

@@ -6,11 +6,11 @@ import math
 import os
 import uuid
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from pathlib import Path
-from typing import IO, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 PathLike = str | os.PathLike[str]
 _Appender = TypeVar("_Appender", bound="JsonlAppender")
@@ -18,6 +18,10 @@ _Appender = TypeVar("_Appender", bound="JsonlAppender")
 
 class RecordError(ValueError):
     """A user's mistake in the data. The message is one line: where, what is wrong, what to do."""
+
+
+class NotAnObject(RecordError):
+    """A line that is JSON of another kind."""
 
 
 def read_jsonl(path: PathLike) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -75,9 +79,8 @@ def _object_in(text: str, where: str) -> dict[str, Any]:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
         raise RecordError(f"{where}: not JSON ({reason}); write one JSON object a line") from None
     if not isinstance(record, dict):
-        raise RecordError(
-            f"{where}: a JSON {type(record).__name__}, not an object; write one JSON object a line"
-        )
+        kind = type(record).__name__
+        raise NotAnObject(f"{where}: a JSON {kind}, not an object; write one JSON object a line")
     return record
 
 
@@ -104,13 +107,13 @@ def _encode(row: Mapping[str, Any]) -> bytes:
         return _ASCII_ENCODER.encode(row).encode("ascii") + b"\n"
 
 
-def _write_atomic(path: PathLike, write: Callable[[IO[bytes]], None]) -> None:
+def _write_atomic(path: PathLike, parts: Iterable[bytes]) -> None:
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with open(temporary, "xb") as file:
-            write(file)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
@@ -128,7 +131,7 @@ def write_text_atomic(path: PathLike, text: str) -> None:
     A lone surrogate, which UTF-8 cannot hold, is written as its escape: in JSON it means the same.
     """
     content = text.encode("utf-8", errors="backslashreplace")  # \udc80, as JSON writes it too
-    _write_atomic(path, lambda file: _write_all(file, [content]))
+    _write_atomic(path, [content])
 
 
 def write_jsonl_atomic(path: PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -139,14 +142,9 @@ def write_jsonl_atomic(path: PathLike, rows: Iterable[Mapping[str, Any]]) -> Non
     lines = map(_encode, rows)
     if os.fspath(path).endswith(".gz"):
         # One member per file without name and time: the same rows give the same bytes.
-        _write_atomic(path, lambda file: _write_all(file, [gzip.compress(b"".join(lines), mtime=0)]))
+        _write_atomic(path, [gzip.compress(b"".join(lines), mtime=0)])
     else:
-        _write_atomic(path, lambda file: _write_all(file, lines))
-
-
-def _write_all(file: IO[bytes], parts: Iterable[bytes]) -> None:
-    for part in parts:
-        file.write(part)
+        _write_atomic(path, lines)
 
 
 class JsonlAppender:
@@ -160,23 +158,19 @@ class JsonlAppender:
         self._fsync = fsync
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         _repair_last_line(path)
-        self._descriptor: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        self._file = FileIO(path, "a")
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one row. Raises ValueError after `close`, and for NaN and infinity."""
-        if self._descriptor is None:
-            raise ValueError("write to a closed JsonlAppender")
         line = memoryview(_encode(row))
         while line:
-            line = line[os.write(self._descriptor, line) :]
+            line = line[self._file.write(line) :]
         if self._fsync:
-            os.fsync(self._descriptor)
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file; more than once does no harm."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        self._file.close()
 
     def __enter__(self: _Appender) -> _Appender:
         return self

@@ -33,6 +33,14 @@ _LONGEST_NAME = 1000  # of an id or a task that an invalid row keeps
 _LONGEST_MESSAGE = 400
 
 
+class Unusable(Exception):
+    """A row that some work cannot use: `reason` is what it is counted under, the text says more."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 def read_records(*paths: PathLike, need_truth: bool = True) -> list[Record]:
     """Read all rows of files, see `iterate_records`."""
     return list(iterate_records(*paths, need_truth=need_truth))
@@ -67,23 +75,26 @@ def iterate_with_places(
                     validate_record(record, need_truth=need_truth)
             except RecordError as error:
                 raise RecordError(f"{where}: {error}") from None
-            record["task"] = canonical_task(record["task"])
-            identity = record.get("id")
-            remedy = "make ids unique"
-            if identity is None:
-                remedy = "give each row in one file only, or give repeats ids of their own"
-                identity = content_id(record)
-                repeats[identity] += 1
-                if repeats[identity] > 1:
-                    identity = f"{identity}-{repeats[identity]}"
-            identity = str(identity)
-            first = seen.get(identity)
-            if first is not None:
-                raise RecordError(
-                    f"{where}: id {shown.repr(identity)} is also that of {first[0]}:{first[1]}; {remedy}"
-                )
-            seen[identity] = (path, number)
-            yield where, {**record, "id": identity}
+            row = _named(record, repeats)
+            place = (path, number)
+            first = seen.setdefault(row["id"], place)
+            if first is not place:  # equal for a file that is given twice
+                remedy = "make ids unique"
+                if record.get("id") is None:
+                    remedy = "give each row in one file only, or give repeats ids of their own"
+                also = f"{where}: id {shown.repr(row['id'])} is also that of {first[0]}:{first[1]}"
+                raise RecordError(f"{also}; {remedy}")
+            yield where, row
+
+
+def _named(record: Record, repeats: Counter[str]) -> Record:
+    """Give a sound row its task's table name and an id, one from its content where it has none."""
+    row = {**record, "task": canonical_task(record["task"])}
+    if record.get("id") is not None:
+        return {**row, "id": str(record["id"])}
+    identity = content_id(row)
+    repeats[identity] += 1
+    return {**row, "id": identity if repeats[identity] == 1 else f"{identity}-{repeats[identity]}"}
 
 
 def validate_record(record: Mapping[str, Any], *, need_truth: bool) -> None:
@@ -226,11 +237,6 @@ def soft_truth(record: Mapping[str, Any], candidates: tuple[str, ...]) -> dict[s
     raise RecordError("posterior and votes are both there; keep the one that is the truth")
 
 
-def has_soft_truth(record: Mapping[str, Any]) -> bool:
-    """Does a record hold a posterior or votes, whether or not they can be read?"""
-    return any(record.get(name) not in (None, {}) for name in ("posterior", "votes"))
-
-
 def most_probable(distribution: Mapping[str, float]) -> str:
     """Give the label of the largest probability; of equal ones, the first in the order of the candidates."""
     return max(distribution, key=distribution.__getitem__)
@@ -244,16 +250,7 @@ def _from_posterior(written: Any, candidates: tuple[str, ...]) -> dict[str, floa
     is_plain = len(written) == len(values) and set(map(type, values)) == {float}
     if is_plain and min(values) >= 0 and max(values) <= 1 and _sums_to_one(math.fsum(values)):
         return dict(zip(candidates, values, strict=True))
-    posterior: dict[str, float] = {}
-    for name, probability in written.items():
-        label = _candidate(name, candidates)
-        if label is None or not _is_number(probability) or not 0 <= probability <= 1:
-            raise RecordError(
-                f"posterior gives {name!r} the probability {probability!r}; use candidates and [0, 1]"
-            )
-        if label in posterior:
-            raise RecordError(f"posterior gives {label!r} twice, once as {name!r}; name each label once")
-        posterior[label] = float(probability)
+    posterior = _by_candidate(written, candidates, 1, "posterior gives", "the probability ", "[0, 1]")
     total = math.fsum(posterior.values())
     if not _sums_to_one(total):
         raise RecordError(f"posterior sums to {total:.6g}, not 1; correct it, or leave it out")
@@ -263,32 +260,34 @@ def _from_posterior(written: Any, candidates: tuple[str, ...]) -> dict[str, floa
 def _from_votes(written: Any, candidates: tuple[str, ...]) -> dict[str, float]:
     if not isinstance(written, dict):
         raise RecordError("votes is not an object; make it label -> number of raters, or leave it out")
-    votes: dict[str, float] = {}
-    for name, n_votes in written.items():
-        label = _candidate(name, candidates)
-        if label is None or not _is_number(n_votes) or not 0 <= n_votes <= _MOST_VOTES:
-            shown = repr(n_votes)
-            shown = shown if len(shown) <= 40 else f"{shown[:40]}…"
-            raise RecordError(f"votes give {name!r} {shown}; use candidates and numbers of raters, 0 or more")
-        if label in votes:
-            raise RecordError(f"votes give {label!r} twice, once as {name!r}; name each label once")
-        votes[label] = float(n_votes)
+    wanted = "numbers of raters, 0 or more"
+    votes = _by_candidate(written, candidates, _MOST_VOTES, "votes give", "", wanted)
     total = math.fsum(votes.values())
     if not total:
         raise RecordError("votes sum to 0; give at least one rater's vote, or leave them out")
     return {label: votes.get(label, 0.0) / total for label in candidates}
 
 
+def _by_candidate(
+    written: Mapping[str, Any], candidates: tuple[str, ...], most: float, given: str, what: str, wanted: str
+) -> dict[str, float]:
+    """Read label -> number in [0, `most`]; the texts are for what is raised of anything else."""
+    found: dict[str, float] = {}
+    for name, value in written.items():
+        label = name if name in candidates else match_label(name, candidates)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if label is None or not is_number or not 0 <= value <= most:
+            number = repr(value)
+            number = number if len(number) <= 40 else f"{number[:40]}…"
+            raise RecordError(f"{given} {name!r} {what}{number}; use candidates and {wanted}")
+        if label in found:
+            raise RecordError(f"{given} {label!r} twice, once as {name!r}; name each label once")
+        found[label] = float(value)
+    return found
+
+
 def _sums_to_one(total: float) -> bool:
     return round(abs(total - 1), 9) <= _SUM_TOLERANCE
-
-
-def _candidate(name: str, candidates: tuple[str, ...]) -> str | None:
-    return name if name in candidates else match_label(name, candidates)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def is_invalid_record(record: Mapping[str, Any]) -> bool:
@@ -337,12 +336,7 @@ def _valid_row(record: Record, repeats: Counter[str]) -> Record:
     if _is_too_deep(record, _DEEPEST):
         raise RecordError(f"nested more than {_DEEPEST} levels deep; flatten it")
     validate_record(record, need_truth=False)
-    row = {**record, "task": canonical_task(record["task"])}
-    if record.get("id") is not None:
-        return {**row, "id": str(record["id"])}
-    identity = content_id(row)
-    repeats[identity] += 1
-    return {**row, "id": identity if repeats[identity] == 1 else f"{identity}-{repeats[identity]}"}
+    return _named(record, repeats)
 
 
 def _free_id(record: Record, number: int, taken: Container[str]) -> str:

@@ -167,7 +167,7 @@ def _as_probabilities(
     }
     if not all(0 <= probability <= 1 for probability in probabilities.values()):
         return _without("out_of_range", flags)
-    total = _sum(probabilities.values())
+    total = exact_sum(probabilities.values())
     if total > MOST_SUM or (total < LEAST_SUM and not is_partial):
         return _without("sum_not_one", flags)
     if total > 1 or (total < 1 and not is_partial):
@@ -179,10 +179,10 @@ def _as_probabilities(
 def _are_percentages(written: Collection[tuple[Decimal, bool]]) -> bool:
     if any(has_sign for _, has_sign in written) or all(number <= 1 for number, _ in written):
         return False
-    return _LEAST_PERCENT <= _hundredth(_sum(number for number, _ in written)) <= MOST_SUM
+    return _LEAST_PERCENT <= _hundredth(exact_sum(number for number, _ in written)) <= MOST_SUM
 
 
-def _sum(numbers: Iterable[Decimal]) -> Decimal:
+def exact_sum(numbers: Iterable[Decimal]) -> Decimal:
     """Add up in an order of their own, so that what is rounded, if anything is, does not depend on theirs."""
     total = Decimal(0)
     for number in sorted(numbers):

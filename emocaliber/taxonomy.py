@@ -36,6 +36,9 @@ WEBEMO_7_TO_2 = {
 }
 WEBEMO_25_TO_2 = {fine: WEBEMO_7_TO_2[coarse] for fine, coarse in WEBEMO_25_TO_7.items()}
 
+DERIVED_LABELS = {"FI-2": MIKELS_TO_POLARITY, "WebEmo-7": WEBEMO_25_TO_7, "WebEmo-2": WEBEMO_25_TO_2}
+"""Tasks whose labels follow from those of the release, FI's eight or WEBEmo's 25."""
+
 GROUPS = ("ID VSA", "ID VER", "OOD VER")
 """In / out of the training distribution, visual sentiment analysis / visual emotion recognition."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from data.inspection.summary import Description
-from emocaliber.report.figure_style import (
-    BLUE,
-    GREEN,
-    GREY,
-    LINES,
-    VERMILION,
-    clean,
-    encoded,
-    figure_settings,
-    legend_below,
-    new_figure,
-)
+from emocaliber.report import figure_style as style
 from emocaliber.report.tables import printable, short_name
 from emocaliber.taxonomy import GROUPS, task_group, task_sort_key
 
 OTHER_TASKS = "other tasks"
-_COLOURS = (BLUE, VERMILION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", GREY)
+_COLOURS = (style.BLUE, style.VERMILION, style.GREEN, "#CC79A7", "#E69F00", "#56B4E9", style.GREY)
 _MOST_CELLS_WITH_NUMBERS = 30
 _LEAST_SHARE_WITH_NAME = 0.025
 _MOST_LABELS_A_PANEL = 30
@@ -53,10 +42,10 @@ def draw(folder: Path, description: Description) -> None:
 
 def write_figures(folder: Path, figures: Mapping[str, Callable[[], Figure]]) -> None:
     """Draw each figure and write it as PNG and PDF."""
-    with figure_settings():
+    with style.figure_settings():
         matplotlib.rcParams["text.parse_math"] = False  # a $ in a name is a $
         for name, drawn in figures.items():
-            for suffix, content in encoded(drawn()).items():
+            for suffix, content in style.encoded(drawn()).items():
                 (folder / (name + suffix)).write_bytes(content)
 
 
@@ -68,7 +57,7 @@ def shared_images(
     Colour: their share of the row's images. On the diagonal: the same as another file of the cell.
     """
     n = len(cells)
-    figure = new_figure(max(5.0, 2.6 + 0.42 * n), max(3.6, 1.9 + 0.36 * n))
+    figure = style.new_figure(max(5.0, 2.6 + 0.42 * n), max(3.6, 1.9 + 0.36 * n))
     axes = figure.add_subplot()
     share = shared / np.maximum(np.array(n_images)[:, None], 1)
     drawn = axes.imshow(share, vmin=0, vmax=1, cmap="Blues", aspect="auto")
@@ -78,8 +67,8 @@ def shared_images(
     axes.set_yticks(range(n), rows, fontsize=7)
     for place in range(1, n):
         if cells[place][0] != cells[place - 1][0]:
-            axes.axhline(place - 0.5, color=GREY, linewidth=0.8)
-            axes.axvline(place - 0.5, color=GREY, linewidth=0.8)
+            axes.axhline(place - 0.5, color=style.GREY, linewidth=0.8)
+            axes.axvline(place - 0.5, color=style.GREY, linewidth=0.8)
     if n <= _MOST_CELLS_WITH_NUMBERS:
         for (row, column), count in np.ndenumerate(shared):
             colour = "white" if share[row, column] > 0.55 else "black"
@@ -104,7 +93,7 @@ def composition(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     n = len(counts)
     columns = min(n, 3)
     lines = -(-n // columns)
-    figure = new_figure(4.8 * columns, 4.6 * lines)
+    figure = style.new_figure(4.8 * columns, 4.6 * lines)
     for place, (split, tasks) in enumerate(counts.items(), start=1):
         axes = figure.add_subplot(lines, columns, place)
         _rings(axes, tasks)
@@ -120,7 +109,7 @@ def _rings(axes: Axes, tasks: Mapping[str, int]) -> None:
     }
     total = sum(tasks.values())
     inner = [sum(tasks[task] for task in members[group]) for group in groups]
-    base = [to_rgb(LINES[group][0] if group in LINES else GREY) for group in groups]
+    base = [to_rgb(style.LINES[group][0] if group in style.LINES else style.GREY) for group in groups]
     outer: list[int] = []
     colours: list[tuple[float, float, float]] = []
     names: list[str] = []
@@ -157,7 +146,7 @@ def label_shares(labels: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Figur
     splits = list(dict.fromkeys(split for task in tasks for split in labels[task]))
     columns = min(len(tasks), 3)
     lines = -(-len(tasks) // columns)
-    figure = new_figure(4.2 * columns, 3.4 * lines + 0.4)
+    figure = style.new_figure(4.2 * columns, 3.4 * lines + 0.4)
     handles: dict[str, Any] = {}
     for place, task in enumerate(tasks, start=1):
         axes = figure.add_subplot(lines, columns, place)
@@ -177,20 +166,20 @@ def label_shares(labels: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Figur
         axes.set_title(short_name(task), fontsize=9)
         axes.set_xlabel("Share of the split's rows in %", fontsize=7)
         axes.tick_params(axis="x", labelsize=7)
-        clean(axes)
-    legend_below(figure, (list(handles.values()), [short_name(s) for s in handles]), min(len(splits), 6))
+        style.clean(axes)
+    _legend(figure, list(handles.values()), handles)
     return figure
 
 
 def image_sizes(sizes: Mapping[str, Sequence[tuple[int, int]]]) -> Figure:
     """Pixels and shape of the images of each split; `sizes`: split -> (width, height) in pixels."""
-    figure = new_figure(9.0, 3.6)
+    figure = style.new_figure(9.0, 3.6)
     left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
     splits = [split for split, values in sizes.items() if values]
     of = [np.array(sizes[split], dtype=np.float64) for split in splits]
     _lines(left, [a[:, 0] * a[:, 1] / 1e6 for a in of], "Megapixels")
     handles = _lines(right, [a[:, 0] / a[:, 1] for a in of], "Width / height")
-    legend_below(figure, (handles, [short_name(split) for split in splits]), min(max(len(splits), 1), 6))
+    _legend(figure, handles, splits)
     return figure
 
 
@@ -198,13 +187,18 @@ def token_lengths(lengths: Mapping[str, Mapping[str, Sequence[int]]]) -> Figure:
     """One panel a part with a line a split; `lengths`: split -> part (image, …) -> tokens of each row."""
     named = list(next(iter(lengths.values())))
     parts = [part for part in named if any(any(lengths[split][part]) for split in lengths)]
-    figure = new_figure(3.0 * len(parts), 3.4)
+    figure = style.new_figure(3.0 * len(parts), 3.4)
     for place, part in enumerate(parts, start=1):
         axes = figure.add_subplot(1, len(parts), place)
         values = [np.array(lengths[split][part], dtype=np.float64) for split in lengths]
         handles = _lines(axes, values, part.capitalize() + " tokens")
-    legend_below(figure, (handles, [short_name(split) for split in lengths]), min(len(lengths), 6))
+    _legend(figure, handles, lengths)
     return figure
+
+
+def _legend(figure: Figure, handles: list[Artist], splits: Collection[str]) -> None:
+    names = [short_name(split) for split in splits]
+    style.legend_below(figure, (handles, names), min(max(len(names), 1), 6))
 
 
 def _lines(axes: Axes, values: Sequence[NDArray[np.float64]], label: str) -> list[Artist]:
@@ -217,8 +211,8 @@ def _lines(axes: Axes, values: Sequence[NDArray[np.float64]], label: str) -> lis
     for number, of_split in enumerate(values):
         ordered = np.sort(of_split) if len(of_split) else np.array([np.nan])
         height = 100 * np.arange(1, len(ordered) + 1) / len(ordered)
-        style: dict[str, Any] = {"color": _COLOURS[number % len(_COLOURS)], "linestyle": dashes[number % 4]}
-        handles += axes.step(np.r_[ordered[:1], ordered], np.r_[0, height], where="post", **style)
+        look: dict[str, Any] = {"color": _COLOURS[number % len(_COLOURS)], "linestyle": dashes[number % 4]}
+        handles += axes.step(np.r_[ordered[:1], ordered], np.r_[0, height], where="post", **look)
     everything = np.concatenate(values)
     if len(everything) and 0 < 10 * everything.min() < everything.max():
         axes.set_xscale("log")
@@ -228,5 +222,5 @@ def _lines(axes: Axes, values: Sequence[NDArray[np.float64]], label: str) -> lis
     axes.set_ylabel("At or below, in %", fontsize=8)
     axes.tick_params(labelsize=7)
     axes.set_ylim(0, 101)
-    clean(axes)
+    style.clean(axes)
     return handles

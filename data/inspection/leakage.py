@@ -101,7 +101,8 @@ def _summary(
     by_task: dict[str, dict[str, int]] = {}
     for task in sorted({task for split, task in images.cells if split in images.test}, key=task_sort_key):
         kinds = Counter(pair.kind for pair in leaks if pair.rows[1].task == task)
-        n_images = sum(any(_is_tested(row, task, images) for row in rows) for rows in images.rows_of.values())
+        of_task = [[row.split for row in rows if row.task == task] for rows in images.rows_of.values()]
+        n_images = sum(not images.test.isdisjoint(splits) for splits in of_task)
         by_task[task] = {"n_images": n_images, **{kind: kinds[kind] for kind in images.kinds}}
     sizes = np.bincount(groups)
     return {
@@ -125,10 +126,6 @@ def _summary(
     }
 
 
-def _is_tested(row: Any, task: str, images: SharedImages) -> bool:
-    return row.task == task and row.split in images.test
-
-
 def answer(found: dict[str, Any], folder: Path) -> list[str]:
     """The lines to print: is the test clean, task by task, and who shares images with whom."""
     leaked = found["test_images_in_training"]
@@ -145,23 +142,12 @@ def answer(found: dict[str, Any], folder: Path) -> list[str]:
             "Test and training are not both there, so nothing can leak: name splits by --test, --training."
         )
     else:
-        lines += [
-            *_verdict(found),
-            free_table(
-                ["Test task", "Images", "In training", *(kind.replace("_", " ") for kind in kinds)],
-                [
-                    [
-                        [
-                            task,
-                            f"{n['n_images']:,}",
-                            f"{sum(n[k] for k in kinds):,}",
-                            *(f"{n[k]:,}" for k in kinds),
-                        ]
-                        for task, n in leaked["by_task"].items()
-                    ]
-                ],
-            ),
-        ]
+        titles = ["Test task", "Images", "In training", *(kind.replace("_", " ") for kind in kinds)]
+        body = []
+        for task, counts in leaked["by_task"].items():
+            n_of_kind = [counts[kind] for kind in kinds]
+            body.append([task, *(f"{n:,}" for n in (counts["n_images"], sum(n_of_kind), *n_of_kind))])
+        lines += [*_verdict(found), free_table(titles, [body])]
     lines += _sharing(found)
     groups = found["groups"]
     lines.append(
@@ -200,16 +186,10 @@ def _sharing(found: dict[str, Any]) -> list[str]:
     if not pairs:
         return ["No two images are the same."]
     named = [f"{cell['split']} · {cell['task']}" for cell in cells]
-    body = [
-        [
-            named[a],
-            "itself" if a == b else named[b],
-            f"{n:,}",
-            f"{100 * n / cells[a]['n_images']:.1f}",
-            f"{n_exact:,}",
-        ]
-        for n, n_exact, a, b in sorted(pairs, key=lambda pair: (-pair[0], pair[2:]))
-    ]
+    body = []
+    for n, n_exact, a, b in sorted(pairs, key=lambda pair: (-pair[0], pair[2:])):
+        share = f"{100 * n / cells[a]['n_images']:.1f}"
+        body.append([named[a], "itself" if a == b else named[b], f"{n:,}", share, f"{n_exact:,}"])
     lines = [
         "Which splits and tasks share images?",
         free_table(["Images of", "same as one of", "Images", "in %", "exactly"], [body[:_MOST_LINES]]),

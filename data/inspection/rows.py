@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from emocaliber.image_scan import WORKERS
 from emocaliber.jsonl import RecordError, read_jsonl
 from emocaliber.records import most_probable, record_images, soft_truth
 from emocaliber.taxonomy import canonical_task, match_label
@@ -38,6 +39,14 @@ class Row:
     label: str
     images: tuple[str, ...]
     files: tuple[str, ...]
+
+
+def add_sources(add: Callable[..., Any]) -> None:
+    """Add what every command on such files is told: `add` is the `add_argument` of its parser."""
+    add("files", nargs="+", metavar="[NAME=]FILE", help="JSON lines, records or chats; a name is a split")
+    add("--output-dir", type=Path, required=True, metavar="DIR")
+    add("--image-root", type=Path, metavar="DIR", help="of image paths (default: each file's folder)")
+    add("--workers", **WORKERS)
 
 
 def sources_of(arguments: Sequence[str], image_root: Path | None) -> list[Source]:

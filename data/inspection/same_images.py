@@ -19,7 +19,6 @@ from data.inspection.rows import Row
 from emocaliber.images import inspect_image, open_rgb, pixels_sha256
 
 N_BITS = 64
-N_FINE_BITS = 256
 METHOD = "sha256, RGB sha256, phash 64, phash 256"
 """Names what `fingerprint` gives: kept facts of another method are not used again."""
 _MOST_PARTS_IN_KEY = 4

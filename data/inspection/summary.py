@@ -137,11 +137,8 @@ def summary_text(content: Mapping[str, Any]) -> str:
     """The summary as tables."""
     lines = ["Rows per task", _task_table(content["rows"])]
     if content["chats"]:
-        lines += [
-            "",
-            "Chains of thought per task (rows with an answer to learn)",
-            _task_table(content["chats"]),
-        ]
+        title = "Chains of thought per task (rows with an answer to learn)"
+        lines += ["", title, _task_table(content["chats"])]
     lines += ["", "Labels, in % of the rows of a task", _label_table(content["labels"])]
     lines += ["", "Images (pixels: 5 %, median, 95 %)", _image_table(content["images"])]
     if content["tokens"]:
@@ -204,7 +201,6 @@ def _spread(found: Mapping[str, float], names: Sequence[str]) -> str:
 PARTS = ("image", "question", "answer", "all")
 """question: everything but images and answer, with the marks of the chat template around both."""
 _PLACEHOLDER = "<image>"
-_ROWS_AT_ONCE = 512
 
 
 class TokenCounter:
@@ -232,38 +228,26 @@ class TokenCounter:
     ) -> dict[str, dict[str, list[int]]]:
         """Split -> part -> tokens of each row whose images could all be read."""
         found: dict[str, dict[str, list[int]]] = {}
-        waiting: list[tuple[str, int, str, str, int]] = []
         for row, record in tqdm(rows, desc="tokens", unit="row"):
             if not all(file in facts for file in row.files):
                 continue
             n_image = sum(self._of_image(*facts[file][:2]) for file in row.files)
             chat, answer = as_chat(record)
             text = self._processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=not answer)
-            waiting.append((row.split, n_image, text, answer, len(row.files)))
-            if len(waiting) == _ROWS_AT_ONCE:
-                self._count(waiting, found)
-        self._count(waiting, found)
+            n_text = self._of_text(text) - len(row.files)  # each image stands as one mark in the text
+            n_answer = self._of_text(answer)
+            of_split = found.setdefault(row.split, {part: [] for part in PARTS})
+            counts = (n_image, n_text - n_answer, n_answer, n_text + n_image)
+            for part, count in zip(PARTS, counts, strict=True):
+                of_split[part].append(count)
         return found
+
+    def _of_text(self, text: str) -> int:
+        return len(self._processor.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _of_image(self, width: int, height: int) -> int:
         n_patches = int(self._images.get_number_of_image_patches(height, width, self._limits))
         return n_patches // int(self._merge)
-
-    def _count(
-        self, waiting: list[tuple[str, int, str, str, int]], found: dict[str, dict[str, list[int]]]
-    ) -> None:
-        if not waiting:
-            return
-        encode = self._processor.tokenizer
-        whole = encode([text for _, _, text, _, _ in waiting], add_special_tokens=False)["input_ids"]
-        answers = encode([answer for _, _, _, answer, _ in waiting], add_special_tokens=False)["input_ids"]
-        for (split, n_image, _, _, n_files), ids, answer_ids in zip(waiting, whole, answers, strict=True):
-            of_split = found.setdefault(split, {part: [] for part in PARTS})
-            n_text = len(ids) - n_files  # each image stands as one mark in the text
-            counts = (n_image, n_text - len(answer_ids), len(answer_ids), n_text + n_image)
-            for part, count in zip(PARTS, counts, strict=True):
-                of_split[part].append(count)
-        waiting.clear()
 
 
 def as_chat(record: Mapping[str, Any]) -> tuple[list[dict[str, Any]], str]:

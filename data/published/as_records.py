@@ -12,7 +12,7 @@ from typing import Any
 
 from emocaliber.jsonl import RecordError
 from emocaliber.prompts import conversation, user_prompt
-from emocaliber.records import record_candidates, record_images, record_text, shown
+from emocaliber.records import Unusable, record_candidates, record_images, record_text, shown
 from emocaliber.taxonomy import (
     PUBLISHED_TEST_ROWS,
     PUBLISHED_TRAIN_ROWS,
@@ -29,14 +29,6 @@ NOTES = ("task_respelt", "label_respelt", "candidates_added", "question_differs"
 _REPLACED = frozenset(
     {"id", "image", "images", "question", "split", "conversations", "task", "ground_truth", "candidates"}
 )
-
-
-class Unusable(Exception):
-    """A row that cannot be a record. `reason` is what it is counted under, the text says more."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 @dataclass(frozen=True)

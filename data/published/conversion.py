@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from data.published.as_records import (
     NOTES,
     PUBLISHED_ROWS,
     RecordMaker,
-    Unusable,
     count_differences,
     differences,
 )
@@ -26,7 +25,7 @@ from emocaliber.image_scan import ImageMemory
 from emocaliber.images import ImageFault
 from emocaliber.jsonl import JsonlAppender, StagedJsonl, write_jsonl_atomic, write_text_atomic
 from emocaliber.provenance import file_sha256
-from emocaliber.records import iterate_records
+from emocaliber.records import Unusable, iterate_records
 from emocaliber.taxonomy import task_sort_key
 
 _SAMPLED_FOR_ADVICE = 100
@@ -50,9 +49,9 @@ def advise_on_missing(root: Path, missing: Sequence[str]) -> str:
     return f"unpack {', '.join(archives[:5])} and give --image-root" if archives else ""
 
 
-def visible_files(root: Path) -> Iterator[Path]:
+def visible_files(root: Path, if_unreadable: Callable[[OSError], None] | None = None) -> Iterator[Path]:
     """Yield the files under a folder, in order, without hidden ones and those of hidden folders."""
-    for folder, names, files in os.walk(root):
+    for folder, names, files in os.walk(root, onerror=if_unreadable):
         names[:] = sorted(name for name in names if not name.startswith("."))
         yield from (Path(folder) / name for name in sorted(files) if not name.startswith("."))
 

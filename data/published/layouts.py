@@ -7,23 +7,31 @@ test_metadata.csv is. Files are streamed, and a line that cannot be read is a ro
 
 from __future__ import annotations
 
+import argparse
 import csv
 import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from emocaliber.jsonl import STRICT_DECODER, RecordError
+from emocaliber.jsonl import STRICT_DECODER, NotAnObject, RecordError, read_jsonl_with_faults
 
-LAYOUTS = ("records_jsonl", "std_json", "metadata_csv")
 COLUMNS = {"image_path": "image_path", "task": "task", "label": "label", "split": "split"}
 """What `metadata_csv` needs -> the name of its column. `split` may be absent."""
+
+COLUMN: dict[str, Any] = {
+    "action": "append",
+    "default": [],
+    "metavar": "NAME=HEADER",
+    "help": f"the header of {', '.join(COLUMNS)} in a table (default: the same)",
+}
+"""The option of a command that reads tables, for `add_argument("--column", **COLUMN)`."""
 
 _CHUNK = 1 << 16
 _LONGEST_ENTRY = 1 << 24
@@ -44,6 +52,17 @@ class Entry:
     message: str = ""
 
 
+def columns_of(parser: argparse.ArgumentParser, written: Sequence[str]) -> dict[str, str]:
+    """Give COLUMNS with what --column says of them; ends the command for what says nothing."""
+    columns = dict(COLUMNS)
+    for text in written:
+        name, _, header = text.partition("=")
+        if name not in COLUMNS or not header:
+            parser.error(f"--column {text}: give one of {', '.join(COLUMNS)} and its header")
+        columns[name] = header
+    return columns
+
+
 @contextmanager
 def open_text(path: Path) -> Iterator[io.TextIOBase]:
     """Open a plain or gzipped file as UTF-8; bytes that are none come as surrogates. Raises RecordError."""
@@ -58,35 +77,15 @@ def open_text(path: Path) -> Iterator[io.TextIOBase]:
         raise RecordError(f"{path}: cannot be read ({reason}); give a readable file") from None
 
 
-def decode_json(text: str) -> Any:
-    """Decode strict JSON in UTF-8. Raises ValueError with what is wrong."""
-    try:
-        text.encode("utf-8")
-        return STRICT_DECODER.decode(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error.msg}, column {error.colno})") from None
-    except UnicodeEncodeError:
-        raise ValueError("not UTF-8 text") from None
-    except RecursionError:
-        raise ValueError("not JSON (nested too deeply)") from None
-
-
 def read_lines(path: Path) -> Iterator[Entry]:
     """Yield every line that is not blank as an entry. Raises RecordError for an unreadable file."""
-    with open_text(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}:{number}"
-            try:
-                value = decode_json(line)
-            except ValueError as error:
-                yield Entry(where, None, "not_json", f"{error}; write one JSON object a line in UTF-8")
-                continue
-            if isinstance(value, dict):
-                yield Entry(where, value)
-            else:
-                yield Entry(where, None, "not_an_object", f"a JSON {type(value).__name__}, not an object")
+    for number, row in read_jsonl_with_faults(path):
+        where = f"{path}:{number}"
+        if isinstance(row, RecordError):
+            reason = "not_an_object" if isinstance(row, NotAnObject) else "not_json"
+            yield Entry(where, None, reason, str(row).removeprefix(f"{where}: "))
+        else:
+            yield Entry(where, row)
 
 
 def recognise(path: Path, columns: Mapping[str, str] = COLUMNS) -> tuple[str | None, str]:
@@ -123,10 +122,10 @@ def _is_record(value: Mapping[str, Any]) -> bool:
 
 
 def read_entries(path: Path, layout: str, columns: Mapping[str, str] = COLUMNS) -> Iterator[Entry]:
-    """Yield the rows of a file of that layout, in their order."""
-    if layout == "records_jsonl":
-        return read_lines(path)
-    return read_std_json(path) if layout == "std_json" else read_metadata_csv(path, columns)
+    """Yield the rows of a file of that layout, in their order; any other name is that of JSON lines."""
+    if layout == "metadata_csv":
+        return read_metadata_csv(path, columns)
+    return read_std_json(path) if layout == "std_json" else read_lines(path)
 
 
 def read_metadata_csv(path: Path, columns: Mapping[str, str] = COLUMNS) -> Iterator[Entry]:

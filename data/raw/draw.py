@@ -12,22 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from emocaliber.taxonomy import (
-    MIKELS_TO_POLARITY,
-    PUBLISHED_TEST_ROWS,
-    PUBLISHED_TRAIN_ROWS,
-    TASKS,
-    WEBEMO_25_TO_2,
-    WEBEMO_25_TO_7,
-    Task,
-)
-
-DERIVED_LABELS: dict[str, Mapping[str, str]] = {
-    "FI-2": MIKELS_TO_POLARITY,
-    "WebEmo-7": WEBEMO_25_TO_7,
-    "WebEmo-2": WEBEMO_25_TO_2,
-}
-"""Tasks whose labels follow from those of the release."""
+from emocaliber.taxonomy import DERIVED_LABELS, PUBLISHED_TEST_ROWS, PUBLISHED_TRAIN_ROWS, TASKS, Task
 
 
 @dataclass(frozen=True)

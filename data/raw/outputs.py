@@ -7,7 +7,7 @@ import json
 import shutil
 import sqlite3
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,47 +151,44 @@ def card(
     short: list[str],
 ) -> str:
     """Give the README of the built benchmark: sizes, labels, what was left out and why, the settings."""
-    lines = [
-        "# VECBench, built from its raw releases",
-        "",
-        "| task | group | test | published | train | published |",
-    ]
-    lines.append("|---|---|---|---|---|---|")
+    sizes = []
     for name, task in drawn.items():
         published = PUBLISHED_TRAIN_ROWS.get(name)
-        cells = (
-            *(name, TASKS[name].group, f"{task.rows('test'):,}", f"{PUBLISHED_TEST_ROWS[name]:,}"),
-            *(f"{task.rows('train'):,}", f"{published:,}" if published else "-"),
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    totals = [sum(task.rows(split) for task in drawn.values()) for split in SPLITS]
-    lines += [f"| Overall | | {totals[0]:,} | | {totals[1]:,} | |", ""]
+        tested = (f"{task.rows('test'):,}", f"{PUBLISHED_TEST_ROWS[name]:,}")
+        trained = (f"{task.rows('train'):,}", f"{published:,}" if published else "-")
+        sizes.append((name, TASKS[name].group, *tested, *trained))
+    totals = [f"{sum(task.rows(split) for task in drawn.values()):,}" for split in SPLITS]
+    *table, end = _table(("task", "group", "test", "published", "train", "published"), sizes)
+    lines = ["# VECBench, built from its raw releases", "", *table]
+    lines += [f"| Overall | | {totals[0]} | | {totals[1]} | |", end]
     if short:
         lines += ["Smaller than published:", "", *(f"- {line}" for line in short), ""]
     lines += _card_of_labels(drawn)
     lines += _card_of_listing("Left out", rejected)
     lines += _card_of_listing("Noted about images that can be used", noted)
-    lines += ["## Settings", "", "| setting | value |", "|---|---|"]
-    lines += [f"| {name} | `{json.dumps(value)}` |" for name, value in sorted(arguments.items())]
-    lines += [
-        "",
-        "The published draw is not public: these are other images of the same releases. Train and test",
-    ]
+    settings = ((name, f"`{json.dumps(value)}`") for name, value in sorted(arguments.items()))
+    lines += ["## Settings", "", *_table(("setting", "value"), settings)]
+    lines += ["The published draw is not public: these are other images of the same releases. Train and test"]
     lines += ["share no image content, within a task or across tasks.", ""]
     return "\n".join(lines)
 
 
 def _card_of_labels(drawn: Mapping[str, Drawn]) -> list[str]:
-    lines = ["## Labels", "", "| task | label | test | train |", "|---|---|---|---|"]
-    for name, task in drawn.items():
-        test, train = task.labels["test"], task.labels["train"]
-        lines += [f"| {name} | {label} | {test[label]:,} | {train[label]:,} |" for label in test]
-    return [*lines, ""]
+    rows = (
+        (name, label, f"{n:,}", f"{task.labels['train'][label]:,}")
+        for name, task in drawn.items()
+        for label, n in task.labels["test"].items()
+    )
+    return ["## Labels", "", *_table(("task", "label", "test", "train"), rows)]
 
 
 def _card_of_listing(title: str, listing: Listing) -> list[str]:
-    lines = [f"## {title}", "", f"Each is in {listing.path.name}: where, reason, message.", ""]
-    lines += ["| data set | reason | count |", "|---|---|---|"]
-    for (dataset, reason), count in sorted(listing.counts.items()):
-        lines.append(f"| {dataset} | {reason} | {count:,} |")
-    return [*lines, ""]
+    rows = ((*key, f"{count:,}") for key, count in sorted(listing.counts.items()))
+    about = f"Each is in {listing.path.name}: where, reason, message."
+    return [f"## {title}", "", about, "", *_table(("data set", "reason", "count"), rows)]
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A Markdown table, and the empty line after it."""
+    head, *body = (f"| {' | '.join(row)} |" for row in (titles, *rows))
+    return [head, "|---" * len(titles) + "|", *body, ""]

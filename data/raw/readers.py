@@ -91,17 +91,19 @@ def folder_of(root: Path, name: str, dataset: str) -> str:
     raise RecordError(f"{root}: no folder {name}; give the folder of {dataset} that holds it")
 
 
+def _labelled(path: str, label: str | None, why_none: str, split: str | None = None) -> RawImage | Skipped:
+    """Give a file of a release that is listed by its own name."""
+    if not is_image_name(path):
+        return Skipped(path, "other_file", "its name is not that of an image")
+    return RawImage(path, label, split, path) if label else Skipped(path, "unknown_label", why_none)
+
+
 def labelled_folders(root: Path, folder: str, labels: tuple[str, ...]) -> Rows:
     """Read FOLDER/LABEL/…/IMAGE: the folder below the given one is the label."""
     for path in files_below(root, folder):
         written, *inner = posixpath.relpath(path, folder or ".").split("/")
         label = label_of(written, labels) if inner else None
-        if not is_image_name(path):
-            yield Skipped(path, "other_file", "its name is not that of an image")
-        elif label is None:
-            yield Skipped(path, "unknown_label", f"not in a folder named as one of {', '.join(labels)}")
-        else:
-            yield RawImage(path, label, None, path)
+        yield _labelled(path, label, f"not in a folder named as one of {', '.join(labels)}")
 
 
 def json_list(path: Path) -> list[Any]:
@@ -177,12 +179,9 @@ def _emoset_row(row: Any, split: str, where: str) -> RawImage | Skipped:
     label = next((found for text in texts if (found := label_of(text, MIKELS_8))), None)
     if label is None:
         return Skipped(where, "unknown_label", f"none of the eight emotions: {str(row)[:200]}")
-    inside = path_inside(path)
-    return (
-        RawImage(inside, label, split, where)
-        if inside
-        else Skipped(where, "image_outside_root", f"{path[:200]!r} leaves the folder of the release")
-    )
+    if inside := path_inside(path):
+        return RawImage(inside, label, split, where)
+    return Skipped(where, "image_outside_root", f"{path[:200]!r} leaves the folder of the release")
 
 
 def read_fi(root: Path, settings: ReaderSettings) -> Rows:
@@ -210,12 +209,8 @@ def read_webemo(root: Path, settings: ReaderSettings) -> Rows:
 def _webemo_folders(root: Path, images: str) -> Rows:
     for path in files_below(root, images):
         split, index, *_ = [*posixpath.relpath(path, images or ".").split("/"), ""]
-        if not is_image_name(path):
-            yield Skipped(path, "other_file", "its name is not that of an image")
-        elif split not in SPLITS or not _is_webemo_index(index):
-            yield Skipped(path, "unknown_label", "not below images/SPLIT/0 to 24")
-        else:
-            yield RawImage(path, WEBEMO_25[int(index)], split, path)
+        label = WEBEMO_25[int(index)] if split in SPLITS and _is_webemo_index(index) else None
+        yield _labelled(path, label, "not below images/SPLIT/0 to 24", split)
 
 
 _WEBEMO_FILES = """
@@ -298,12 +293,7 @@ def read_artphoto(root: Path, settings: ReaderSettings) -> Rows:
     for path in files_below(root, folder_of(root, "testImages_artphoto", "ArtPhoto")):
         written = re.match(r"[^\W\d_]+(?=_\d)", posixpath.basename(path))
         label = label_of(written.group(), MIKELS_8) if written else None
-        if not is_image_name(path):
-            yield Skipped(path, "other_file", "its name is not that of an image")
-        elif label is None:
-            yield Skipped(path, "unknown_label", "the name does not begin with one of the emotions and _")
-        else:
-            yield RawImage(path, label, None, path)
+        yield _labelled(path, label, "the name does not begin with one of the emotions and _")
 
 
 def read_abstract(root: Path, settings: ReaderSettings) -> Rows:

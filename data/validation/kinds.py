@@ -12,13 +12,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data.published.as_records import NOTES, RecordMaker, Unusable, differences
-from data.published.layouts import Entry, read_lines, read_metadata_csv, read_std_json, recognise
+from data.published.as_records import NOTES, RecordMaker, differences
+from data.published.layouts import Entry, read_entries, read_lines, recognise
 from data.validation import rows as row_checks
 from data.validation.rows import Faults, Row, images_of_chat, text_of
 from emocaliber.images import ImageFault, inspect_image
 from emocaliber.jsonl import JsonlAppender, RecordError
-from emocaliber.records import faults, record_candidates, record_images
+from emocaliber.records import Unusable, faults, record_candidates, record_images
 from emocaliber.response import SECTIONS, parse
 from emocaliber.scoring import response_of
 from emocaliber.taxonomy import canonical_task, task_sort_key
@@ -125,7 +125,7 @@ def find_kind(path: Path, columns: Mapping[str, str]) -> str:
     if _is_parquet(path):
         return "verl_parquet"
     layout, why = recognise(path, columns)
-    if layout in ("std_json", "metadata_csv"):
+    if layout in PUBLISHED_LAYOUTS:
         return layout
     if why == "empty" and path.name in _EMPTY:
         return _EMPTY[path.name]
@@ -137,15 +137,6 @@ def find_kind(path: Path, columns: Mapping[str, str]) -> str:
             f"{path}: of no kind that this repository reads ({seen}); see --help, or say --kind"
         )
     return kind
-
-
-def read_rows(path: Path, kind: str, columns: Mapping[str, str]) -> Iterator[Entry]:
-    """Yield the rows of a file of that kind, one after the other. Raises RecordError if it is unreadable."""
-    if kind == "verl_parquet":
-        return _read_parquet(path)
-    if kind == "metadata_csv":
-        return read_metadata_csv(path, columns)
-    return read_std_json(path) if kind == "std_json" else read_lines(path)
 
 
 def _is_parquet(path: Path) -> bool:
@@ -180,17 +171,27 @@ IDENTIFIED = ("records", "predictions", "rl_chats", "verl_parquet", "scenes")
 """The kinds whose rows are told apart by their ids."""
 
 
-class Findings:
-    """The faults of one file by their reason: all counted, the first ones kept, all listed if asked for."""
+class FileCheck:
+    """Takes the rows of one file in turn, and counts what is in them and what is wrong with them.
 
-    def __init__(self, path: Path, kind: str, n_kept: int, listing: JsonlAppender | None) -> None:
-        self.path, self.kind = path, kind
+    Faults are counted by their reason, the first ones kept, all listed if asked for. Of the rows it remembers
+    what tells repeats.
+    """
+
+    def __init__(self, path: Path, args: argparse.Namespace, listing: JsonlAppender | None) -> None:
+        """Raises RecordError for a file that cannot be read or is of no known kind."""
+        self.path, self.kind = path, args.kind or find_kind(path, args.columns)
         self.n_rows = 0
         self.counts: Counter[str] = Counter()
         self.tasks: Counter[str] = Counter()
         self.facts: Counter[str] = Counter()
-        self._n_kept, self._listing = n_kept, listing
+        self._n_kept, self._listing = max(args.show, 0), listing
         self._kept: dict[str, list[str]] = defaultdict(list)
+        self._root, self._decodes = args.image_root or path.parent, args.check_images
+        # By hash, so that long ids cost no more than short ones.
+        self._first: dict[int, str] = {}
+        self._images: dict[str, tuple[str, str] | None] = {}
+        self._maker = RecordMaker(self._root)
 
     def add(self, where: str, reason: str, message: str) -> None:
         """Take a fault in."""
@@ -215,45 +216,18 @@ class Findings:
                 yield f"    … and {count - self._n_kept} more; --show or --report lists them"
         yield "  nothing is wrong" if not self.counts else f"  {self.counts.total()} faults"
 
-
-def check_file(path: Path, args: argparse.Namespace, listing: JsonlAppender | None) -> Findings:
-    """Check one file. Raises RecordError for one that cannot be read or is of no known kind."""
-    kind = args.kind or find_kind(path, args.columns)
-    found = Findings(path, kind, max(args.show, 0), listing)
-    check = RowCheck(found, args.image_root or path.parent, args.check_images)
-    # No bar for what is done at once.
-    rows = tqdm(read_rows(path, kind, args.columns), desc=path.name, unit="row", mininterval=1.0, delay=2)
-    for entry in rows:
-        found.n_rows += 1
-        if entry.content is None:
-            found.add(entry.where, entry.reason, entry.message)
-        else:
-            check.check(entry.where, entry.content)
-    return found
-
-
-class RowCheck:
-    """Takes the rows of one file in turn, and remembers of them what tells repeats."""
-
-    def __init__(self, found: Findings, root: Path, check_images: bool) -> None:
-        self._found, self._root, self._decodes = found, root, check_images
-        # By hash, so that long ids cost no more than short ones.
-        self._first: dict[int, str] = {}
-        self._images: dict[str, tuple[str, str] | None] = {}
-        self._maker = RecordMaker(root)
-
     def check(self, where: str, row: dict[str, Any]) -> None:
         """Find what is wrong with a row."""
-        kind = self._found.kind
+        kind = self.kind
         if kind in PUBLISHED_LAYOUTS:
             self._check_published(where, row)
             return
         family = family_of(row)
         if family and family != FAMILIES[kind]:
-            self._found.add(where, "other_kind", f"{family}, not {FAMILIES[kind]} as the file's other rows")
+            self.add(where, "other_kind", f"{family}, not {FAMILIES[kind]} as the file's other rows")
             return
         for reason, message in CHECKS[kind](row):
-            self._found.add(where, reason, message)
+            self.add(where, reason, message)
         if kind in IDENTIFIED:
             extra = row.get("extra_info")
             self._check_id(where, row.get("id") or (extra.get("id") if isinstance(extra, dict) else None))
@@ -265,15 +239,15 @@ class RowCheck:
         try:
             record = self._maker.make(row)
         except Unusable as error:
-            self._found.add(where, error.reason, str(error))
+            self.add(where, error.reason, str(error))
             return
         for reason, message in differences(row, record):
             if reason in NOTES:
-                self._found.facts[reason] += 1
+                self.facts[reason] += 1
             else:
-                self._found.add(where, reason, message)
+                self.add(where, reason, message)
         self._check_id(where, record.get("id"))
-        self._found.tasks[record["task"]] += 1
+        self.tasks[record["task"]] += 1
         if self._decodes:
             for image in record_images(record):
                 self._check_image(where, image)
@@ -283,32 +257,30 @@ class RowCheck:
             return
         key = hash(str(identity))
         if key in self._first:
-            self._found.add(
-                where, "repeated_id", f"id {str(identity)[:80]!r} is also that of {self._first[key]}"
-            )
+            self.add(where, "repeated_id", f"id {str(identity)[:80]!r} is also that of {self._first[key]}")
         else:
             self._first[key] = where.rpartition("/")[2]
 
     def _count(self, row: Row) -> None:
         task = row.get("task", row.get("data_source"))
         if isinstance(task, str):
-            self._found.tasks[canonical_task(task)] += 1
-        self._found.facts["with a chain of reasoning"] += "reasoning" in row
-        if self._found.kind != "predictions":
+            self.tasks[canonical_task(task)] += 1
+        self.facts["with a chain of reasoning"] += "reasoning" in row
+        if self.kind != "predictions":
             return
         response = response_of(row)
         if response is None:
-            self._found.facts["failed or not answered"] += 1
+            self.facts["failed or not answered"] += 1
             return
         try:
             parsed = parse(response, record_candidates(row))
         except RecordError:
             return
-        self._found.facts["answered" if parsed.label else f"unparsed ({parsed.label_reason})"] += 1
-        self._found.facts["with a confidence"] += parsed.confidence is not None
+        self.facts["answered" if parsed.label else f"unparsed ({parsed.label_reason})"] += 1
+        self.facts["with a confidence"] += parsed.confidence is not None
 
     def _check_images(self, where: str, row: Row) -> None:
-        if self._found.kind in ("records", "predictions"):
+        if self.kind in ("records", "predictions"):
             try:
                 images = record_images(row)
             except RecordError:
@@ -338,6 +310,21 @@ class RowCheck:
         return None
 
     def _report_image(self, where: str, fault: tuple[str, str] | None) -> None:
-        self._found.facts["images decoded"] += fault is None
+        self.facts["images decoded"] += fault is None
         if fault is not None:
-            self._found.add(where, *fault)
+            self.add(where, *fault)
+
+
+def check_file(path: Path, args: argparse.Namespace, listing: JsonlAppender | None) -> FileCheck:
+    """Check one file. Raises RecordError for one that cannot be read or is of no known kind."""
+    found = FileCheck(path, args, listing)
+    is_parquet = found.kind == "verl_parquet"
+    entries = _read_parquet(path) if is_parquet else read_entries(path, found.kind, args.columns)
+    # No bar for what is done at once.
+    for entry in tqdm(entries, desc=path.name, unit="row", mininterval=1.0, delay=2):
+        found.n_rows += 1
+        if entry.content is None:
+            found.add(entry.where, entry.reason, entry.message)
+        else:
+            found.check(entry.where, entry.content)
+    return found

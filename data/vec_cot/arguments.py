@@ -11,7 +11,7 @@ from pathlib import Path
 
 from emocaliber.chat_server import is_server_url, read_key
 from emocaliber.command_line import CommandParser
-from emocaliber.image_scan import default_workers
+from emocaliber.image_scan import WORKERS
 
 KEY_VARIABLE = "TEACHER_API_KEY"
 
@@ -19,18 +19,13 @@ KEY_VARIABLE = "TEACHER_API_KEY"
 def parse_arguments(description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
     """Read and check the command line."""
     parser = CommandParser(description=description)
-    parser.add_argument(
-        "--records", type=Path, nargs="+", required=True, help="JSON lines with task and label"
-    )
-    parser.add_argument("--output-dir", type=Path, required=True)
-    parser.add_argument(
-        "--image-root",
-        type=Path,
-        help="what image paths are relative to (default: the folder of the records)",
-    )
-    parser.add_argument("--limit", type=int, help="a random sample of so many rows, to see what it costs")
-    parser.add_argument("--seed", type=int, default=0, help="of the split, the order and --limit")
-    parser.add_argument("--threads", type=int, default=default_workers(), help="processes that decode images")
+    add = parser.add_argument
+    add("--records", type=Path, nargs="+", required=True, help="JSON lines with task and label")
+    add("--output-dir", type=Path, required=True)
+    add("--image-root", type=Path, help="of image paths (default: the folder of the records)")
+    add("--limit", type=int, help="a random sample of so many rows, to see what it costs")
+    add("--seed", type=int, default=0, help="of the split, the order and --limit")
+    add("--threads", **WORKERS)
     add_teacher(parser)
     add_filters(parser)
     add_stages(parser)
@@ -42,11 +37,10 @@ def parse_arguments(description: str | None, argv: Sequence[str] | None) -> argp
 def add_teacher(parser: argparse.ArgumentParser) -> None:
     """Who is asked, and how."""
     group = parser.add_argument_group("teacher")
-    group.add_argument(
-        "--teacher-url", required=True, help="OpenAI-compatible, such as http://127.0.0.1:8000/v1"
-    )
-    group.add_argument("--teacher-model", required=True, help="the name that the server knows it by")
-    group.add_argument(
+    add = group.add_argument
+    add("--teacher-url", required=True, help="OpenAI-compatible, such as http://127.0.0.1:8000/v1")
+    add("--teacher-model", required=True, help="the name that the server knows it by")
+    add(
         "--api-key-variable",
         default=KEY_VARIABLE,
         help=f"environment variable with the key, never stored (default {KEY_VARIABLE}; unset: no key)",
@@ -56,69 +50,57 @@ def add_teacher(parser: argparse.ArgumentParser) -> None:
     mode.add_argument(
         "--blind", action="store_true", help="it is not told, and counts only where its label is the true one"
     )
-    group.add_argument(
+    add(
         "--teacher-prompt",
         default="own",
         help="`own` (default), `student`: the question that the trained model is asked, for --blind; or a "
         "text file with {candidates}, {label} (--given-label), and if wanted {task}, {format}",
     )
-    group.add_argument("--temperature", type=float, default=0.7)
-    group.add_argument("--max-tokens", type=int, default=1024, help="of an answer")
-    group.add_argument(
-        "--request-json", default="{}", help="more fields of the request; null takes one of the above out"
-    )
-    group.add_argument("--max-pixels", type=int, help="images are scaled down to this before they are sent")
-    group.add_argument("--concurrency", type=int, default=16, help="questions under way at a time")
-    group.add_argument("--timeout-s", type=float, default=120.0)
-    group.add_argument("--max-retries", type=int, default=6, help="of one question, with growing waits")
-    group.add_argument(
-        "--max-failures-in-a-row", type=int, default=50, help="after which the server counts as down"
-    )
-    group.add_argument(
-        "--max-errors", type=float, default=0.02, help="share of questions without an answer that is allowed"
-    )
-    group.add_argument("--price-in", type=float, default=0.0, help="for a million tokens of questions")
-    group.add_argument("--price-out", type=float, default=0.0, help="for a million tokens of answers")
+    add("--temperature", type=float, default=0.7)
+    add("--max-tokens", type=int, default=1024, help="of an answer")
+    add("--request-json", default="{}", help="more fields of the request; null takes one of the above out")
+    add("--max-pixels", type=int, help="images are scaled down to this before they are sent")
+    add("--concurrency", type=int, default=16, help="questions under way at a time")
+    add("--timeout-s", type=float, default=120.0)
+    add("--max-retries", type=int, default=6, help="of one question, with growing waits")
+    add("--max-failures-in-a-row", type=int, default=50, help="after which the server counts as down")
+    add("--max-errors", type=float, default=0.02, help="share of questions without an answer that is allowed")
+    add("--price-in", type=float, default=0.0, help="for a million tokens of questions")
+    add("--price-out", type=float, default=0.0, help="for a million tokens of answers")
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
     """What a chain has to be."""
-    group = parser.add_argument_group("filters")
-    group.add_argument("--min-words", type=int, default=3, help="of each section")
-    group.add_argument("--max-words", type=int, default=120, help="of each section")
-    group.add_argument("--max-characters", type=int, default=1000, help="of each section")
-    group.add_argument(
-        "--leak-patterns", type=Path, help="regular expressions, one a line, in place of the built-in ones"
-    )
-    group.add_argument(
+    add = parser.add_argument_group("filters").add_argument
+    add("--min-words", type=int, default=3, help="of each section")
+    add("--max-words", type=int, default=120, help="of each section")
+    add("--max-characters", type=int, default=1000, help="of each section")
+    add("--leak-patterns", type=Path, help="regular expressions, one a line, in place of the built-in ones")
+    add(
         "--max-images-per-text", type=int, default=1, help="images that may share one reasoning word for word"
     )
 
 
 def add_stages(parser: argparse.ArgumentParser) -> None:
     """What is made of the chains."""
-    group = parser.add_argument_group("stages")
-    group.add_argument("--stage-shares", type=float, nargs=3, default=(0.6, 0.3, 0.1), metavar="SHARE")
-    group.add_argument(
+    add = parser.add_argument_group("stages").add_argument
+    add("--stage-shares", type=float, nargs=3, default=(0.6, 0.3, 0.1), metavar="SHARE")
+    add(
         "--filter-stage3",
         action="store_true",
         help="ask about stage 3 too and keep rows whose chain passes (default: not asked, RL needs no chain)",
     )
-    group.add_argument("--confidence-method", choices=("agreement", "teacher", "constant"), required=True)
-    group.add_argument(
-        "--samples", type=Path, help="agreement: predictions of a stage-1 model, --n-samples 16"
-    )
-    group.add_argument("--constant", default="0.8", help="constant: the confidence (default 0.8)")
-    group.add_argument(
-        "--image-paths", action="store_true", help="paths in the Parquet, not the images' bytes"
-    )
-    group.add_argument("--rl-min-pixels", type=int, help="written into the Parquet, see build_rl_parquet.py")
-    group.add_argument("--rl-max-pixels", type=int)
+    add("--confidence-method", choices=("agreement", "teacher", "constant"), required=True)
+    add("--samples", type=Path, help="agreement: predictions of a stage-1 model, --n-samples 16")
+    add("--constant", default="0.8", help="constant: the confidence (default 0.8)")
+    add("--image-paths", action="store_true", help="paths in the Parquet, not the images' bytes")
+    add("--rl-min-pixels", type=int, help="written into the Parquet, see build_rl_parquet.py")
+    add("--rl-max-pixels", type=int)
 
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """End with one line for values that cannot be meant, and give the others their types."""
-    positive = ["threads", "max_tokens", "concurrency", "timeout_s", "max_failures_in_a_row", "max_words"]
+    positive = ["max_tokens", "concurrency", "timeout_s", "max_failures_in_a_row", "max_words"]
     positive += [
         "max_characters",
         "max_images_per_text",

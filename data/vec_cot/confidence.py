@@ -7,12 +7,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from data.vec_cot.filters import Chain, Dropped, Limits, checked_chain
+from data.vec_cot.filters import Chain, Limits, checked_chain
 from data.vec_cot.rows import Row
 from emocaliber.confidences import Majority, Sample, majority
 from emocaliber.jsonl import RecordError
 from emocaliber.prompts import training_chat, user_prompt
-from emocaliber.records import read_records, record_images
+from emocaliber.records import Unusable, read_records, record_images
 from emocaliber.response import parse, render
 
 SQUEEZED = (0.50, 1.00)
@@ -74,7 +74,7 @@ def chat_with_confidence(record: dict[str, Any], samples: Sequence[str]) -> dict
     return {key: record[key] for key in ("id", "task", "ground_truth")} | chat
 
 
-AGREEMENT, TEACHER, CONSTANT = METHODS = ("agreement", "teacher", "constant")
+AGREEMENT, TEACHER, CONSTANT = ("agreement", "teacher", "constant")
 
 
 def with_confidence(
@@ -92,20 +92,20 @@ def with_confidence(
     build_confidence_targets.py over the samples of a stage-1 model. Where most of them name the chain's
     label, the chain stays; where they name another one, the row concludes with that, in the words of the
     first sample that names it and is sound: the model's own doubt is what the confidence speaks of.
-    Raises Dropped.
+    Raises Unusable.
     """
     if method == CONSTANT:
         return Chain(chain.reasoning, chain.label, constant)
     if method == TEACHER:
         if chain.confidence is None:
-            raise Dropped("no_confidence", "the teacher states no confidence in [0, 1]")
+            raise Unusable("no_confidence", "the teacher states no confidence in [0, 1]")
         return chain
     if row.id not in samples:
-        raise Dropped("not_sampled", "sample the stage-1 model on stage2_records.jsonl")
+        raise Unusable("not_sampled", "sample the stage-1 model on stage2_records.jsonl")
     texts = samples[row.id]
     voted = most_named(texts, row.candidates)
     if (label := voted.label) is None:
-        raise Dropped("no_sampled_label", f"none of {len(texts)} samples names a label")
+        raise Unusable("no_sampled_label", f"none of {len(texts)} samples names a label")
     reasoning = chain.reasoning if label == chain.label else _own_words(texts, row, label, limits)
     return Chain(reasoning, label, target_confidence(voted.n, len(texts)))
 
@@ -115,6 +115,6 @@ def _own_words(texts: Sequence[str], row: Row, label: str, limits: Limits) -> di
     for text in texts:
         try:
             return checked_chain(parse(text, row.candidates), text, label, limits).reasoning
-        except Dropped as error:
+        except Unusable as error:
             why = f"{error.reason}: {error}"
-    raise Dropped("no_sampled_chain", f"most samples name {label}, none of them is sound; the last, {why}")
+    raise Unusable("no_sampled_chain", f"most samples name {label}, none of them is sound; the last, {why}")

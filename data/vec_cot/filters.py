@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from emocaliber.jsonl import RecordError
+from emocaliber.records import Unusable
 from emocaliber.response import SECTIONS, ParsedResponse, parse
 from emocaliber.taxonomy import normalise_label
 
@@ -31,6 +32,7 @@ REASONS = {
     "no_sampled_label": "stage 2: no sample names a label",
     "no_sampled_chain": "stage 2: the samples' label has no sound chain in any sample",
 }
+"""Why an answer, which is then `Unusable`, is left out."""
 
 WITHOUT_LABEL = ("teacher_refused", "answer_cut_off", "malformed", "no_label")
 """Reasons of answers in which no label is read."""
@@ -64,7 +66,6 @@ class Limits:
     max_words: int
     max_characters: int
     leak_patterns: tuple[re.Pattern[str], ...]
-    max_images_per_text: int
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,6 @@ class Chain:
     reasoning: dict[str, str]
     label: str
     confidence: Decimal | None
-
-
-class Dropped(Exception):
-    """An answer that is left out; `reason` is one of REASONS, the text says more."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 def read_leak_patterns(path: Path | None) -> tuple[re.Pattern[str], ...]:
@@ -105,30 +98,30 @@ def read_leak_patterns(path: Path | None) -> tuple[re.Pattern[str], ...]:
 
 
 def chain_of(answer: dict[str, Any], truth: str, candidates: Sequence[str], limits: Limits) -> Chain:
-    """The chain in a teacher's answer, as it is kept in the raw answers. Raises Dropped."""
+    """The chain in a teacher's answer, as it is kept in the raw answers. Raises Unusable."""
     if "error" in answer:
-        raise Dropped("teacher_error", f"{answer['error']['type']}: {answer['error']['message']}")
+        raise Unusable("teacher_error", f"{answer['error']['type']}: {answer['error']['message']}")
     text = answer.get("answer") or ""
     parsed = parse(text, candidates)
     refused = answer.get("refusal") or (_REFUSAL.match(text) and not parsed.reasoning)
     if refused or answer.get("finish_reason") == "content_filter":
-        raise Dropped("teacher_refused", str(answer.get("refusal") or text)[:200] or "content_filter")
+        raise Unusable("teacher_refused", str(answer.get("refusal") or text)[:200] or "content_filter")
     if answer.get("finish_reason") == "length":
-        raise Dropped("answer_cut_off", f"…{text[-80:]}")
+        raise Unusable("answer_cut_off", f"…{text[-80:]}")
     return checked_chain(parsed, text, truth, limits)
 
 
 def checked_chain(parsed: ParsedResponse, text: str, label: str, limits: Limits) -> Chain:
-    """The chain in a text if its form, label, words and lengths are sound. Raises Dropped."""
+    """The chain in a text if its form, label, words and lengths are sound. Raises Unusable."""
     bad = parsed.flags & {"malformed_reasoning", "truncated", "fallback"}
     if bad or parsed.label_reason == "no_answer":
         said = ", ".join(sorted(bad)) or "no_answer"
-        raise Dropped("malformed", f"{said}: {text[:200]}")
+        raise Unusable("malformed", f"{said}: {text[:200]}")
     if parsed.label is None:
-        raise Dropped("no_label", f"{parsed.label_reason}: {text.rpartition('<answer>')[2][:100]}")
+        raise Unusable("no_label", f"{parsed.label_reason}: {text.rpartition('<answer>')[2][:100]}")
     if parsed.label != label:
         reason = "label_disagrees" if limits.blind else "wrong_label"
-        raise Dropped(reason, f"answered {parsed.label}, not {label}")
+        raise Unusable(reason, f"answered {parsed.label}, not {label}")
     reasoning = {name: " ".join(parsed.reasoning[name].split()) for name in SECTIONS}
     for name, section in reasoning.items():
         _check_words(name, section, limits)
@@ -140,16 +133,16 @@ def _check_words(name: str, section: str, limits: Limits) -> None:
     for pattern in limits.leak_patterns:
         found = pattern.search(section)
         if found:
-            raise Dropped("label_leaked", f"{name}: “{found[0]}”")
+            raise Unusable("label_leaked", f"{name}: “{found[0]}”")
     words = len(section.split())
     if words < limits.min_words:
-        raise Dropped(
+        raise Unusable(
             "section_too_short", f"{name}: {words} words, at least {limits.min_words} are asked for"
         )
     if words > limits.max_words:
-        raise Dropped("section_too_long", f"{name}: {words} words, at most {limits.max_words} are allowed")
+        raise Unusable("section_too_long", f"{name}: {words} words, at most {limits.max_words} are allowed")
     if len(section) > limits.max_characters:
-        raise Dropped(
+        raise Unusable(
             "section_too_long", f"{name}: {len(section)} characters, at most {limits.max_characters}"
         )
 
@@ -162,8 +155,8 @@ class Repeats:
         self._images: dict[int, set[str]] = defaultdict(set)
 
     def check(self, chain: Chain, pixels: str) -> None:
-        """Count the chain for the image. Raises Dropped where its text has had as many images as allowed."""
+        """Count the chain for the image. Raises Unusable where its text has had as many images as allowed."""
         images = self._images[hash(normalise_label(" ".join(chain.reasoning.values())))]
         if pixels not in images and len(images) >= self._most:
-            raise Dropped("repeated_reasoning", f"written for {len(images)} other images before")
+            raise Unusable("repeated_reasoning", f"written for {len(images)} other images before")
         images.add(pixels)

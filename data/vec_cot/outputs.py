@@ -106,15 +106,12 @@ def statistics(kept: Kept, rejected: Sequence[Mapping[str, Any]]) -> dict[str, A
     labels = {
         stage: {
             task: dict(Counter(row.label for row, _ in rows if row.task == task).most_common())
-            for task in _tasks(rows)
+            for task in sorted({row.task for row, _ in rows}, key=task_sort_key)
         }
         for stage, rows in kept.items()
     }
-    stated = [
-        float(chain.confidence)
-        for _, chain in kept.get("stage2", [])
-        if chain and chain.confidence is not None
-    ]
+    chains = [chain for _, chain in kept.get("stage2", [])]
+    stated = [float(chain.confidence) for chain in chains if chain and chain.confidence is not None]
     tenths = Counter(min(int(confidence * 10 + 1e-9), 9) for confidence in stated)
     return {
         "kept": {stage: dict(Counter(row.task for row, _ in rows)) for stage, rows in kept.items()},
@@ -138,10 +135,6 @@ def label_agreement(stats: Mapping[str, Any]) -> float | None:
     with_label = stats["teacher"]["answers"] - sum(lost.get(reason, 0) for reason in WITHOUT_LABEL)
     wrong = lost.get("wrong_label", 0) + lost.get("label_disagrees", 0)
     return round(1 - wrong / with_label, 4) if with_label else None
-
-
-def _tasks(rows: Sequence[tuple[Row, Chain | None]]) -> list[str]:
-    return sorted({row.task for row, _ in rows}, key=task_sort_key)
 
 
 def card(stats: Mapping[str, Any], args: Namespace) -> str:

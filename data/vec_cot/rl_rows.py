@@ -7,12 +7,14 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from emocaliber.images import ImageFault, inspect_image
 from emocaliber.jsonl import RecordError, read_jsonl, write_jsonl_atomic
 from emocaliber.prompts import SYSTEM_PROMPT
-from emocaliber.records import content_id, record_candidates, record_images, record_text
+from emocaliber.records import Unusable, content_id, record_candidates, record_images, record_text
 from emocaliber.taxonomy import canonical_task, match_label
 
 ROWS_PER_GROUP = 256
@@ -22,14 +24,6 @@ Usable = tuple[dict[str, Any], dict[str, Any]]
 """A row of the Parquet and its chat."""
 
 PLACEHOLDERS = ("<image>", "<video>", "<audio>")
-
-
-class Rejected(Exception):
-    """A row that cannot be trained on. `reason` is the name it is counted under, the text says more."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
 
 
 def build(args: argparse.Namespace) -> None:
@@ -68,7 +62,7 @@ def build(args: argparse.Namespace) -> None:
 def reasons(rejected: Iterable[dict[str, Any]]) -> str:
     """The counts of the reasons, most frequent first."""
     counts = Counter(row["reason"] for row in rejected)
-    return ", ".join(f"{reason} {count}" for reason, count in counts.most_common()) or "no reason"
+    return ", ".join(f"{reason} {count}" for reason, count in counts.most_common()) or "none"
 
 
 def sample(rows: Iterable[Usable], size: int, seed: int) -> list[Usable]:
@@ -88,33 +82,29 @@ def usable_rows(
 ) -> Iterator[Usable]:
     """Give (Parquet row, chat) of each record that can be used; put the others into `rejected`."""
     root = (args.image_root or args.records.parent).resolve()
+    limits = {name: value for name in ("min_pixels", "max_pixels") if (value := getattr(args, name))}
     seen: set[str] = set()
     for number, record in records:
         try:
             chat = as_chat(record, seen)
             paths = [root / path for path in chat["images"]]
             images = [read_image(path) for path in paths]
-        except Rejected as error:
+        except Unusable as error:
             where = f"{args.records}:{number}"
             rejected.append(
                 {"where": where, "id": record.get("id"), "reason": error.reason, "detail": str(error)}
             )
             continue
         chat["images"] = [str(path) for path in paths]
-        form = (
-            [{"image": path} for path in chat["images"]]
-            if args.image_paths
-            else [{"bytes": b} for b in images]
-        )
-        limits = {"min_pixels": args.min_pixels, "max_pixels": args.max_pixels}
-        sized = [image | {name: value for name, value in limits.items() if value} for image in form]
+        name, values = ("image", chat["images"]) if args.image_paths else ("bytes", images)
+        sized = [{name: value, **limits} for value in values]
         yield as_row(chat, sized, number - 1, args.split), chat
 
 
 def as_chat(record: dict[str, Any], seen: set[str]) -> dict[str, Any]:
-    """The record as ms-swift reads it, image paths as they were. Raises Rejected."""
+    """The record as ms-swift reads it, image paths as they were. Raises Unusable."""
     if not isinstance(record.get("task"), str) or not record["task"].strip():
-        raise Rejected("no_task", "no task; give its name")
+        raise Unusable("no_task", "no task; give its name")
     task = canonical_task(record["task"])
     try:
         reason = "candidates"
@@ -124,21 +114,21 @@ def as_chat(record: dict[str, Any], seen: set[str]) -> dict[str, Any]:
         reason = "question"
         question = record_text(record).strip()
     except RecordError as error:
-        raise Rejected(reason, str(error)) from None
+        raise Unusable(reason, str(error)) from None
     if not question or any(mark in question for mark in PLACEHOLDERS):
-        raise Rejected("question", f"the question is empty or holds one of {', '.join(PLACEHOLDERS)}")
+        raise Unusable("question", f"the question is empty or holds one of {', '.join(PLACEHOLDERS)}")
     truth = record.get("ground_truth")
     if not isinstance(truth, str) or not truth.strip():
-        raise Rejected("no_truth", "no ground_truth; a reward needs one label")
+        raise Unusable("no_truth", "no ground_truth; a reward needs one label")
     label = match_label(truth, candidates)
     if label is None:
-        raise Rejected("truth_not_a_candidate", f"ground_truth {truth!r} is not among {candidates}")
+        raise Unusable("truth_not_a_candidate", f"ground_truth {truth!r} is not among {candidates}")
     identity = record.get("id")
     if identity in (None, ""):
         identity = _free_id(content_id({**record, "task": task, "candidates": candidates}), seen)
     identity = str(identity)
     if identity in seen:
-        raise Rejected("repeated_id", f"id {identity!r} is also that of an earlier row")
+        raise Unusable("repeated_id", f"id {identity!r} is also that of an earlier row")
     seen.add(identity)
     messages = [
         {"role": "system", "content": SYSTEM_PROMPT},
@@ -158,20 +148,14 @@ def _free_id(identity: str, seen: set[str]) -> str:
 
 
 def read_image(path: Path) -> bytes:
-    """The bytes of a picture's file, which decode. Raises Rejected."""
-    import io
-
-    from PIL import Image, UnidentifiedImageError
-
+    """The bytes of a picture's file, which decode. Raises Unusable."""
     try:
-        data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
-            image.convert("RGB")
-    except FileNotFoundError:
-        raise Rejected("image_missing", f"{path} is missing; set --image-root") from None
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise Rejected("image_unreadable", f"{path}: {error or type(error).__name__}") from None
-    return data
+        inspect_image(path)
+    except ImageFault as fault:
+        if fault.reason == "image_missing":
+            raise Unusable(fault.reason, f"{path} is missing; set --image-root") from None
+        raise Unusable("image_unreadable", fault.message) from None
+    return path.read_bytes()
 
 
 def as_row(chat: dict[str, Any], images: list[dict[str, Any]], index: int, split: str) -> dict[str, Any]:
@@ -198,23 +182,13 @@ def write_parquet(path: Path, rows: Iterable[Usable]) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     chats: list[dict[str, Any]] = []
-    group: list[dict[str, Any]] = []
     writer: pq.ParquetWriter | None = None
-
-    def flush() -> None:
-        nonlocal writer
-        if group:
-            table = pa.Table.from_pylist(group, schema=writer.schema if writer else None)
-            writer = writer or pq.ParquetWriter(path, table.schema)
-            writer.write_table(table)
-            group.clear()
-
-    for row, chat in rows:
-        chats.append(chat)
-        group.append(row)
-        if len(group) == ROWS_PER_GROUP:
-            flush()
-    flush()
+    remaining = iter(rows)
+    while group := list(islice(remaining, ROWS_PER_GROUP)):
+        table = pa.Table.from_pylist([row for row, _ in group], schema=writer.schema if writer else None)
+        writer = writer or pq.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+        chats += [chat for _, chat in group]
     if writer:
         writer.close()
     return chats

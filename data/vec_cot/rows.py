@@ -11,9 +11,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from data.vec_cot.rl_rows import Rejected, as_chat
+from data.vec_cot.rl_rows import as_chat
 from emocaliber.image_scan import ImageMemory, decoded
 from emocaliber.jsonl import read_jsonl
+from emocaliber.records import Unusable
 
 TRUTHS = ("posterior", "votes")
 
@@ -56,36 +57,27 @@ def read_rows(paths: Sequence[Path], rejected: list[dict[str, Any]]) -> list[Row
             try:
                 chat = as_chat(record, seen)
                 if len(chat["images"]) != 1:
-                    raise Rejected("several_images", f"{len(chat['images'])} images; a chain is about one")
+                    raise Unusable("several_images", f"{len(chat['images'])} images; a chain is about one")
                 _check_unicode(chat)
-            except Rejected as error:
+            except Unusable as error:
                 rejected.append(
                     rejection(where, record.get("id"), record.get("task"), error.reason, str(error))
                 )
                 continue
             labels = tuple(chat["candidates"])
             truth = {name: record[name] for name in TRUTHS if record.get(name)}
-            rows.append(
-                Row(
-                    where,
-                    chat["id"],
-                    chat["task"],
-                    chat["ground_truth"],
-                    label_sets.setdefault(labels, labels),
-                    chat["images"][0],
-                    truth,
-                )
-            )
+            asked = (chat["task"], chat["ground_truth"], label_sets.setdefault(labels, labels))
+            rows.append(Row(where, chat["id"], *asked, chat["images"][0], truth))
     return rows
 
 
 def _check_unicode(chat: Mapping[str, Any]) -> None:
-    """Raise Rejected for a text that neither a request nor Parquet can hold, before anybody is asked."""
+    """Raise Unusable for a text that neither a request nor Parquet can hold, before anybody is asked."""
     for name, value in chat.items():
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            raise Rejected("not_unicode", f"{name}: {ascii(value)[:80]} is not Unicode text") from None
+            raise Unusable("not_unicode", f"{name}: {ascii(value)[:80]} is not Unicode text") from None
 
 
 def with_pixels(
@@ -112,7 +104,6 @@ def with_pixels(
 
 
 STAGES = ("stage1", "stage2", "stage3")
-SHARES = (0.6, 0.3, 0.1)
 
 
 def assign_stages(rows: Sequence[Row], shares: Sequence[float], seed: int) -> None:

@@ -2,29 +2,10 @@
 
 import numpy as np
 
-from emocaliber.metrics.calibration import (
-    auroc,
-    average_precision,
-    brier,
-    brier_parts,
-    ece,
-    ece_debiased,
-    ece_equal_mass,
-    smooth_ece,
-)
+from emocaliber.metrics import calibration, selective
 from emocaliber.metrics.counts import N_TENTHS, FloatArray, LevelCounts, ratio
 from emocaliber.metrics.rows import GroupCounts
-from emocaliber.metrics.selective import (
-    COVERAGES,
-    RISKS,
-    at_least,
-    augrc,
-    aurc,
-    coverage_at_risk,
-    eaurc,
-    ranked,
-    risk_at_coverage,
-)
+from emocaliber.metrics.selective import COVERAGES, RISKS
 
 
 def accuracy(levels: LevelCounts) -> FloatArray:
@@ -80,16 +61,16 @@ def scores(counts: GroupCounts, smooth_enough: float = 1e-9) -> dict[str, FloatA
     `smooth_enough`: how exactly the width of the smooth ECE is found.
     """
     levels = counts.levels
-    rows = ranked(levels)
+    rows = selective.ranked(levels)
     found = compared_scores(counts, smooth_enough) | {
-        "ece_equal_mass": ece_equal_mass(levels),
-        "ece_debiased": ece_debiased(levels),
-        **{f"brier_{part}": value for part, value in brier_parts(levels).items()},
-        "average_precision": average_precision(levels),
-        "aurc": aurc(rows),
-        "eaurc": eaurc(rows),
-        **{f"risk_at_coverage_{percent}": risk_at_coverage(rows, percent) for percent in COVERAGES},
-        **{f"coverage_at_risk_{percent}": coverage_at_risk(rows, percent) for percent in RISKS},
+        "ece_equal_mass": calibration.ece_equal_mass(levels),
+        "ece_debiased": calibration.ece_debiased(levels),
+        **{f"brier_{part}": value for part, value in calibration.brier_parts(levels).items()},
+        "average_precision": calibration.average_precision(levels),
+        "aurc": selective.aurc(rows),
+        "eaurc": selective.eaurc(rows),
+        **{f"risk_at_coverage_{percent}": selective.risk_at_coverage(rows, percent) for percent in COVERAGES},
+        **{f"coverage_at_risk_{percent}": selective.coverage_at_risk(rows, percent) for percent in RISKS},
     }
     return {score: found[score] for score in SCORES}
 
@@ -104,11 +85,11 @@ def compared_scores(counts: GroupCounts, smooth_enough: float = 1e-9) -> dict[st
     return {
         "acc": accuracy(levels),
         "f1": weighted_f1(*by_label),
-        "ece": ece(levels),
-        "smooth_ece": smooth_ece(levels, smooth_enough),
-        "brier": brier(levels),
-        "auroc": auroc(levels),
-        "augrc": augrc(ranked(levels)),
+        "ece": calibration.ece(levels),
+        "smooth_ece": calibration.smooth_ece(levels, smooth_enough),
+        "brier": calibration.brier(levels),
+        "auroc": calibration.auroc(levels),
+        "augrc": selective.augrc(selective.ranked(levels)),
         "n_stated": levels.n_stated,
     }
 
@@ -125,11 +106,11 @@ def threshold_scores(counts: GroupCounts) -> dict[str, FloatArray]:
     kept.
     """
     levels = counts.levels
-    kept = at_least(levels.binned(levels.n)[..., None])[..., 0]
-    right = at_least(levels.binned(levels.n_correct)[..., None])[..., 0]
+    kept = selective.at_least(levels.binned(levels.n)[..., None])[..., 0]
+    right = selective.at_least(levels.binned(levels.n_correct)[..., None])[..., 0]
     # Entry 0 holds the rows without a confidence, which are never kept.
     by_label = (counts.support, counts.predicted, counts.hits)
-    f1 = weighted_f1(*(at_least(count[..., 1:, :]) for count in by_label))
+    f1 = weighted_f1(*(selective.at_least(count[..., 1:, :]) for count in by_label))
     coverage = ratio(kept, (levels.n_stated + levels.n_missing)[..., None])
     found = {"acc": ratio(right, kept), "f1": f1, "coverage": coverage}
     return {

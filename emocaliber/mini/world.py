@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 
 from emocaliber.mini.scene import MOODS, Scene
-from emocaliber.taxonomy import MIKELS_TO_POLARITY, TASKS, WEBEMO_25_TO_2, WEBEMO_25_TO_7
+from emocaliber.taxonomy import DERIVED_LABELS, MIKELS_TO_POLARITY, TASKS
 
 # Sharpness of the softmax over moods: larger makes every label more certain.
 SHARPNESS = 1.3
@@ -140,16 +140,11 @@ def posterior(task: str, scene: Scene) -> dict[str, float]:
         moods = mood_distribution(scene, UNBIASED_SHARPNESS, object_counts=False)
         return _spread(task, moods, MOOD_TO_UNBIASED_6)
     moods = mood_distribution(scene, ABSTRACT_SHARPNESS if scene.style == "abstract" else SHARPNESS)
-    if task == "FI-2":
-        return _merge(task, moods, MIKELS_TO_POLARITY)
-    if not task.startswith("WebEmo-"):
-        return {label: moods[label] for label in TASKS[task].labels}
-    webemo_25 = _spread("WebEmo-25", moods, MOOD_TO_WEBEMO_25)
-    if task == "WebEmo-7":
-        return _merge(task, webemo_25, WEBEMO_25_TO_7)
-    if task == "WebEmo-2":
-        return _merge(task, webemo_25, WEBEMO_25_TO_2)
-    return webemo_25
+    fine = _spread("WebEmo-25", moods, MOOD_TO_WEBEMO_25) if task.startswith("WebEmo-") else moods
+    labels, coarse = TASKS[task].labels, DERIVED_LABELS.get(task)
+    if coarse is None:
+        return {label: fine[label] for label in labels}
+    return {label: math.fsum(p for name, p in fine.items() if coarse[name] == label) for label in labels}
 
 
 def _spread(
@@ -157,8 +152,3 @@ def _spread(
 ) -> dict[str, float]:
     labels = TASKS[task].labels
     return {label: math.fsum(moods[mood] * table[mood].get(label, 0.0) for mood in MOODS) for label in labels}
-
-
-def _merge(task: str, fine: Mapping[str, float], mapping: Mapping[str, str]) -> dict[str, float]:
-    labels = TASKS[task].labels
-    return {label: math.fsum(p for name, p in fine.items() if mapping[name] == label) for label in labels}

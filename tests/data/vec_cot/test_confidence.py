@@ -6,6 +6,7 @@ import pytest
 
 from data.vec_cot import confidence, filters
 from data.vec_cot.rows import Row
+from emocaliber.records import Unusable
 from emocaliber.response import SECTIONS, render
 
 LABELS = ("awe", "fear", "sadness")
@@ -16,7 +17,6 @@ LIMITS = filters.Limits(
     max_words=8,
     max_characters=60,
     leak_patterns=filters.read_leak_patterns(None),
-    max_images_per_text=2,
 )
 ROW = Row("a.jsonl:1", "r", "T", "awe", LABELS, "a.jpg", stage="stage2")
 
@@ -48,7 +48,7 @@ def stage2(
 def test_constant_and_stated_confidence() -> None:
     assert stage2("constant", stated="0.3").confidence == Decimal("0.8")
     assert stage2("teacher", stated="0.3").confidence == Decimal("0.3")
-    with pytest.raises(filters.Dropped) as caught:
+    with pytest.raises(Unusable) as caught:
         stage2("teacher")
     assert caught.value.reason == "no_confidence"
 
@@ -73,6 +73,6 @@ def test_agreement_follows_the_rule_of_the_confidence_targets() -> None:
     ],
 )
 def test_rows_that_samples_do_not_serve(samples: dict[str, list[str]], expected: str) -> None:
-    with pytest.raises(filters.Dropped) as caught:
+    with pytest.raises(Unusable) as caught:
         stage2("agreement", samples)
     assert caught.value.reason == expected

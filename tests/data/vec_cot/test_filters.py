@@ -8,6 +8,7 @@ import pytest
 
 from data.vec_cot import filters
 from emocaliber.jsonl import RecordError
+from emocaliber.records import Unusable
 from emocaliber.response import SECTIONS, render
 
 LABELS = ("awe", "fear", "sadness")
@@ -19,12 +20,11 @@ LIMITS = filters.Limits(
     max_words=8,
     max_characters=60,
     leak_patterns=filters.read_leak_patterns(None),
-    max_images_per_text=2,
 )
 
 
 def reason(answer: dict[str, Any], truth: str = "awe", limits: filters.Limits = LIMITS) -> str:
-    with pytest.raises(filters.Dropped) as caught:
+    with pytest.raises(Unusable) as caught:
         filters.chain_of(answer, truth, LABELS, limits)
     assert str(caught.value), "a reason comes with a message"
     assert caught.value.reason in filters.REASONS
@@ -72,7 +72,7 @@ def test_an_answer_that_does_not_pass(answer: dict[str, Any], expected: str) -> 
 
 
 def test_blind_a_wrong_label_is_a_disagreement() -> None:
-    blind = filters.Limits(True, 3, 8, 60, (), 1)
+    blind = filters.Limits(True, 3, 8, 60, ())
     assert reason({"answer": GOOD}, truth="fear", limits=blind) == "label_disagrees"
 
 
@@ -111,7 +111,7 @@ def test_words_that_only_look_like_it(seen: str) -> None:
 def test_leak_patterns_are_a_setting(tmp_path: Path) -> None:
     file = tmp_path / "patterns.txt"
     file.write_text("bottle\n\nspoon\n")
-    own = filters.Limits(False, 3, 8, 60, filters.read_leak_patterns(file), 1)
+    own = filters.Limits(False, 3, 8, 60, filters.read_leak_patterns(file))
     assert reason(changed(element="A label on the Bottle."), limits=own) == "label_leaked"
     filters.chain_of(changed(analysis="As instructed, it is awe."), "awe", LABELS, own)
     file.write_text("fine\n(\n")
@@ -125,7 +125,7 @@ def test_a_text_may_be_had_by_so_many_images() -> None:
     louder = filters.Chain({name: text.upper() for name, text in REASONING.items()}, "fear", None)
     for pixels in ("a", "b", "a", "b"):
         repeats.check(chain, pixels)
-    with pytest.raises(filters.Dropped) as caught:
+    with pytest.raises(Unusable) as caught:
         repeats.check(louder, "c")
     assert caught.value.reason == "repeated_reasoning"
     repeats.check(filters.Chain(REASONING | {"human": "Nobody is there."}, "awe", None), "c")
