@@ -26,8 +26,7 @@ from emocaliber.jsonl import RecordError, write_text_atomic
 from emocaliber.provenance import commit, file_sha256, installed_versions
 from train.checkpoints.export import newest_swift_checkpoint
 from train.preflight.begin import add_facts, changes_of
-from train.preflight.variables import given_values
-from train.rl.settings import settings_files
+from train.preflight.variables import given_values, settings_files
 
 STAGES = {
     "warmup": (

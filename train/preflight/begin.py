@@ -27,8 +27,7 @@ from typing import Any
 from emocaliber.command_line import CommandParser, run_command
 from emocaliber.jsonl import RecordError, write_text_atomic
 from emocaliber.provenance import file_sha256
-from train.preflight.variables import check_variables, given_values
-from train.rl.settings import settings_files
+from train.preflight.variables import check_variables, given_values, settings_files
 
 WHOLE_BYTES = 2**26
 """Weights up to this size are summed in whole."""

@@ -1,4 +1,4 @@
-"""What a user gives the training scripts: variables, which this program checks, and the engines' flags.
+"""What a user gives the training scripts: variables, which this program checks, settings files and flags.
 
     python train/preflight/variables.py [NAME=VALUE ...]
 
@@ -15,6 +15,8 @@ import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import yaml
 
 from emocaliber.command_line import CommandParser, run_command
 from emocaliber.jsonl import RecordError
@@ -86,6 +88,17 @@ def number(name: str, default: float, environment: Mapping[str, str] = os.enviro
         limits = f"of {least} or more" if most == math.inf else f"from {least} to {most}"
         raise RecordError(f"{name}={text}: give {kind} {limits}")
     return value
+
+
+def settings_files(settings: Path) -> list[Path]:
+    """The file and those beside it that its `defaults` name, the base first. Raises RecordError."""
+    try:
+        content = yaml.safe_load(settings.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecordError(f"{settings}: not readable as settings ({' '.join(str(error).split())})") from None
+    names = content.get("defaults", ()) if isinstance(content, dict) else ()
+    beside = [settings.with_name(f"{name}.yaml") for name in names if name != "_self_"]
+    return [*(file for base in beside if base.is_file() for file in settings_files(base)), settings]
 
 
 def swift_flags(arguments: Sequence[str]) -> dict[str, str]:

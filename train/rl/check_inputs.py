@@ -24,7 +24,7 @@ from emocaliber.jsonl import RecordError
 from emocaliber.response import SECTIONS, render
 from emocaliber.reward import REWARD_KEYS
 from emocaliber.reward_log import check_writable
-from train.preflight.machine import check_machine, check_model, check_versions, rl_need
+from train.preflight.machine import check_machine, check_model, check_versions
 from train.rl.settings import check_config, check_keys, compose
 
 if TYPE_CHECKING:  # omegaconf takes a while
@@ -51,7 +51,8 @@ def work(arguments: Namespace) -> None:
     check_versions()
     settings = arguments.settings
     config = compose(settings, arguments.overrides)
-    need = rl_need(config, check_model(config.actor_rollout_ref.model.path))
+    model, trainer = config.actor_rollout_ref.model, config.trainer
+    n_weights = check_model(model.path)
     paths = [config.data[name] for name in FILES]
     counts = [count_rows(path) for path in paths]
     if counts[0] < config.data.train_batch_size:
@@ -59,7 +60,12 @@ def work(arguments: Namespace) -> None:
             f"{paths[0]}: {counts[0]} rows, a step takes {config.data.train_batch_size}; give more, or lower "
             "data.train_batch_size"
         )
-    machine = check_machine(need, Path(config.trainer.default_local_dir))
+    machine = check_machine(
+        Path(trainer.default_local_dir),
+        0 if trainer.device == "cpu" else trainer.n_gpus_per_node,
+        0 if model.lora_rank else n_weights,
+        trainer.max_actor_ckpt_to_keep or 1,
+    )
     with quiet():
         check_keys(settings, config)
         check_config(config)

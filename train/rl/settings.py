@@ -8,9 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from emocaliber.jsonl import RecordError
+from train.preflight.variables import settings_files
 
 if TYPE_CHECKING:  # hydra and omegaconf take a while, and only runs of verl need them
     from omegaconf import DictConfig
@@ -22,17 +21,6 @@ LEGACY = ("custom_reward_function", "reward_model", "sandbox_fusion")
 """Sections that verl 0.9.1 composes and its trainer does not read."""
 UNREAD = ("actor_rollout_ref.actor.freeze_vision_tower",)
 """Switches that verl 0.9.1 has in its schema and nowhere else."""
-
-
-def settings_files(settings: Path) -> list[Path]:
-    """The file and those beside it that its `defaults` name, the base first. Raises RecordError."""
-    try:
-        content = yaml.safe_load(settings.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecordError(f"{settings}: not readable as settings ({' '.join(str(error).split())})") from None
-    names = content.get("defaults", ()) if isinstance(content, dict) else ()
-    beside = [settings.with_name(f"{name}.yaml") for name in names if name != "_self_"]
-    return [*(file for base in beside if base.is_file() for file in settings_files(base)), settings]
 
 
 def compose(settings: Path, overrides: Sequence[str] = ()) -> DictConfig:

@@ -12,7 +12,8 @@ Environment variables:
     MIN_PIXELS, MAX_PIXELS                go before those of the settings
     MAX_IMAGE_TOKENS                      image tokens of a row (default: half of max_length)
     MAX_DECODED_IMAGES                    read to the last pixel, the others' header alone (default 5000)
-    NEEDED_DISK_GB, NEEDED_MEMORY_GB      replace the estimates of train/preflight/machine.py
+    NEEDED_DISK_GB                        go before what checkpoints of the whole model need
+    NEEDED_MEMORY_GB                      have to be free on the host (default: not asked)
     PREFLIGHT=rows                        leave out what loads ms-swift: processor, batch, lengths in tokens
 """
 
@@ -27,7 +28,7 @@ from pathlib import Path
 
 from emocaliber.command_line import CommandParser, run_command
 from emocaliber.jsonl import RecordError, write_jsonl_atomic, write_text_atomic
-from train.preflight.machine import check_machine, check_model, check_versions, sft_need
+from train.preflight.machine import check_machine, check_model, check_versions, visible_gpus
 from train.preflight.variables import check_variables, number
 from train.sft.batch import check_tokens
 from train.sft.rows import Row, check_images, read_rows
@@ -54,8 +55,13 @@ def work(args: Namespace) -> None:
     check_variables()
     check_versions()
     settings = read_settings(args.settings, args.flags)
-    config = check_model(args.model)
-    machine = check_machine(sft_need(settings, config), args.output_dir)
+    n_weights = check_model(args.model)
+    if settings["tuner_type"] != "full":
+        n_weights = 0  # a checkpoint of adapters is small
+    n_gpus = int(number("N_GPU", 1))
+    if n_gpus == 1 and settings.get("torch_dtype") == "float32" and not visible_gpus():
+        n_gpus = 0
+    machine = check_machine(args.output_dir, n_gpus, n_weights, int(settings.get("save_total_limit") or 1))
     root = Path(os.environ.get("IMAGE_ROOT") or args.dataset.parent)
     rows = list(read_rows(args.dataset, args.stage))
     if not rows:

@@ -12,8 +12,8 @@ import yaml
 from emocaliber.jsonl import RecordError
 from train.preflight.variables import number, swift_flags
 
-NEEDED = ("tuner_type", "freeze_vit", "per_device_train_batch_size", "max_length")
-"""What the estimate of memory and the limits are made from."""
+NEEDED = ("tuner_type", "max_length")
+"""What is read from the settings before ms-swift reads them."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from train.preflight import begin as begin_run
-from train.rl.settings import settings_files
+from train.preflight.variables import settings_files
 
 ROOT = Path(__file__).parents[3]
 MINI = ROOT / "models" / "EmoCaliber-mini"

@@ -8,7 +8,8 @@ from omegaconf import OmegaConf
 
 from emocaliber.jsonl import RecordError
 from emocaliber.reward import REWARDS
-from train.rl.settings import compose, keys_of, settings_files
+from train.preflight.variables import settings_files
+from train.rl.settings import compose, keys_of
 
 ROOT = Path(__file__).parents[3]
 SETTINGS = ROOT / "train" / "settings"

@@ -181,21 +181,14 @@ def test_a_variable_that_makes_no_sense_is_named(tmp_path: Path, variable: str, 
     assert said(check(tmp_path, [chat()], **{variable: value})).startswith(f"error: {variable}={value}: ")
 
 
-@pytest.mark.parametrize(
-    ("listed", "n_gpu", "message"),
-    [
-        ("0, 80000\n1, 80000", "3", "N_GPU=3, but 2 GPUs are here"),
-        ("0, 80000\n1, 10", "2", "a GPU has 0.0 GiB free, the settings need about 0.1"),
-    ],
-)
-def test_gpus_are_counted(tmp_path: Path, listed: str, n_gpu: str, message: str) -> None:
-    """A driver's tool that lists what the test says stands in for GPUs."""
+def test_gpus_are_counted(tmp_path: Path) -> None:
+    """A driver's tool that lists two stands in for GPUs."""
     tool = tmp_path / "bin" / "nvidia-smi"
     tool.parent.mkdir()
-    tool.write_text(f'#!/bin/sh\nprintf "%s\\n" "{listed}"\n')
+    tool.write_text('#!/bin/sh\nprintf "0\\n1\\n"\n')
     tool.chmod(0o755)
     path = f"{tool.parent}:{os.environ['PATH']}"
-    assert message in said(check(tmp_path, [chat()], PATH=path, N_GPU=n_gpu))
+    assert "N_GPU=3, but 2 GPUs are here" in said(check(tmp_path, [chat()], PATH=path, N_GPU="3"))
     assert check(tmp_path, [chat()], PATH=path, N_GPU="1").returncode == 0
 
 
