@@ -4,7 +4,6 @@ import copy
 import hashlib
 import os
 import re
-import stat
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,11 +13,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from emocaliber.images import MAX_ASPECT_RATIO, MAX_DECODED_PIXELS, image_tokens, to_rgb
+from emocaliber.images import (
+    MAX_ASPECT_RATIO,
+    ImageFault,
+    as_shown,
+    image_tokens,
+    opened_image,
+    read_content,
+)
 from emocaliber.prompts import SYSTEM_PROMPT, prompted
-from emocaliber.provenance import sha256_of
 from emocaliber.records import record_candidates, record_images
 from inference.backends.backend import Asking, EngineError, Refusal
 
@@ -83,11 +88,8 @@ def _processor_template(checkpoint: str) -> str:
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """What is decoded, judged by content. Pillow knows more: EPS, for one, runs a PostScript interpreter."""
 
-Image.MAX_IMAGE_PIXELS = MAX_DECODED_PIXELS // 2  # Pillow refuses twice this
-
 URL = re.compile(r"://|^(data|https?|ftps?|file|s3|gs|blob|javascript):", re.IGNORECASE)
 """What is not the path of a file, in the name of an image."""
-_LONGEST_SHOWN = 300
 
 
 class RowError(Exception):
@@ -119,35 +121,27 @@ def locate(image_root: Path, name: str) -> Path:
 
 
 def load_image(path: Path) -> tuple[Image.Image, str]:
-    """Decode an image of any mode: to RGB, upright by its EXIF, first frame, transparency on white.
-
-    Gives it with the SHA-256 sum of the file, which is opened once.
+    """Decode an image as `emocaliber.images` does, with the SHA-256 sum of its file, which is read once.
 
     Raises RowError: image_missing, image_unreadable, image_too_large, image_too_narrow; EngineError where
     there is not enough memory.
     """
-    name = _shown(path)
-    _check_file(path, name)
     try:
-        with open(path, "rb") as file:
-            with Image.open(file, formats=_known_formats()) as image:
-                _check_size(name, *image.size)
-                rgb = to_rgb(ImageOps.exif_transpose(image))
-            file.seek(0)
-            return rgb, sha256_of(file)
-    except RowError:
-        raise
-    except Image.DecompressionBombError:
-        raise RowError(
-            "image_too_large", f"{name}: more than the {MAX_DECODED_PIXELS:,} pixels that are decoded"
-        ) from None
-    except MemoryError:  # of this machine, now: another time the row may have its answer
-        raise EngineError(f"{name}: not enough memory to decode it; free some, or lower --workers") from None
-    except UnidentifiedImageError:
-        raise RowError("image_unreadable", f"{name}: not an image of a known format") from None
-    except Exception as error:  # a decoder that is fed damaged bytes may raise anything
-        reason = " ".join(f"{type(error).__name__}: {str(error)[:200]}".split())
-        raise RowError("image_unreadable", f"{name}: {reason}") from None
+        content = read_content(path)
+        with opened_image(path, content, known_formats()) as image:
+            width, height = image.size
+            if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+                limit = f"the model takes sides of at most 1 to {MAX_ASPECT_RATIO}"
+                message = f"{path}: {width} x {height} pixels; {limit}"
+                raise ImageFault("image_too_narrow", message)
+            return as_shown(image), hashlib.sha256(content).hexdigest()
+    except ImageFault as fault:
+        if fault.reason == "image_missing" and not os.path.exists(path):
+            raise RowError("image_missing", f"{fault.message}; check --image-root") from None
+        is_size = fault.reason in ("image_too_large", "image_too_narrow")
+        raise RowError(fault.reason if is_size else "image_unreadable", fault.message) from None
+    except MemoryError as error:  # of this machine, now: another time the row may have its answer
+        raise EngineError(f"{error}; free some, or lower --workers") from None
 
 
 def load_images(record: Mapping[str, Any], image_root: Path) -> tuple[list[Image.Image], list[str]]:
@@ -156,44 +150,11 @@ def load_images(record: Mapping[str, Any], image_root: Path) -> tuple[list[Image
     return [image for image, _ in loaded], [sha256 for _, sha256 in loaded]
 
 
-def _check_file(path: Path, name: str) -> None:
-    """Raise RowError for what is no file: opening a pipe would wait for its writer."""
-    try:
-        is_file = stat.S_ISREG(os.stat(path).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        raise RowError("image_missing", f"no file {name}; check --image-root") from None
-    except (OSError, ValueError) as error:  # too long, no permission, a loop of links; not encodable
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise RowError("image_missing", f"no file {name} ({reason}); check --image-root") from None
-    if not is_file:
-        raise RowError("image_unreadable", f"{name} is not a file")
-
-
-def _shown(path: Path) -> str:
-    """The path on one line, a long one without its middle."""
-    text = str(path)
-    text = text if text.isprintable() else ascii(text)[1:-1]
-    half = _LONGEST_SHOWN // 2
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:half]}…{text[-half:]}"
-
-
 @lru_cache(maxsize=1)
-def _known_formats() -> tuple[str, ...]:
+def known_formats() -> tuple[str, ...]:
+    """Give those of `FORMATS` that this Pillow was built with."""
     Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)  # Pillow may be built without some
-
-
-def _check_size(name: str, width: int, height: int) -> None:
-    if width * height > MAX_DECODED_PIXELS:
-        raise RowError(
-            "image_too_large",
-            f"{name}: {width} x {height} pixels, more than the {MAX_DECODED_PIXELS:,} that are decoded",
-        )
-    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-        raise RowError(
-            "image_too_narrow",
-            f"{name}: {width} x {height} pixels; the model takes sides of at most 1 to {MAX_ASPECT_RATIO}",
-        )
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 @dataclass(frozen=True)
