@@ -46,7 +46,8 @@ from data.vec_cot.teacher import (
     question_text,
     read_template,
 )
-from emocaliber.chat_server import ChatServer, read_key
+from emocaliber.chat_server import ChatServer
+from emocaliber.server_url import read_key
 from emocaliber.command_line import run_command
 from emocaliber.jsonl import RecordError, write_jsonl_atomic, write_text_atomic
 from emocaliber.provenance import commit, installed_versions

@@ -6,7 +6,7 @@ import math
 import os
 import stat
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,7 +178,7 @@ def _one_line(path: str | os.PathLike[str]) -> str:
 
 @contextmanager
 def opened_image(
-    path: str | os.PathLike[str], content: bytes, formats: Sequence[str] | None = None
+    path: str | os.PathLike[str], content: bytes, formats: tuple[str, ...] | None = None
 ) -> Iterator[Image.Image]:
     """Open the image in a file's content, and turn what its decoder raises in the block into an ImageFault.
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
-from emocaliber.chat_server import is_server_url, read_key
+from emocaliber.server_url import is_server_url, read_key
 from emocaliber.command_line import CommandParser
 from emocaliber.image_scan import default_workers
 

@@ -189,10 +189,14 @@ def chat_messages(record: Mapping[str, Any], prompt: str | None = None) -> list[
     in the text of a plain message is an image item, and images that no message mentions come first in the
     first user message. Raises RowError if the items do not match the row's images in number.
     """
-    messages = [
-        {"role": _role(message.get("role")), "content": _content(message.get("content"))}
-        for message in (record["conversations"] if prompt is None else prompted(record, prompt))
-    ]
+    messages = []
+    for message in record["conversations"] if prompt is None else prompted(record, prompt):
+        role = message.get("role")
+        if role not in ("system", "user", "assistant"):
+            raise RowError(
+                "prompt_invalid", f"a message's role is {role!r:.80}, not system, user or assistant"
+            )
+        messages.append({"role": role, "content": _content(message.get("content"))})
     while messages and messages[-1]["role"] == "assistant":
         messages.pop()
     if not messages or messages[-1]["role"] != "user":
@@ -212,12 +216,6 @@ def chat_messages(record: Mapping[str, Any], prompt: str | None = None) -> list[
     elif n_items != n_images:
         raise RowError("prompt_invalid", f"conversations show {n_items} images, the row has {n_images}")
     return messages
-
-
-def _role(role: Any) -> str:
-    if role not in ("system", "user", "assistant"):
-        raise RowError("prompt_invalid", f"a message's role is {role!r:.80}, not system, user or assistant")
-    return str(role)
 
 
 def _items(message: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -273,30 +271,21 @@ def count_prompt_tokens(
     return len(ids) - len(sizes) + n_image_tokens, n_image_tokens
 
 
+@dataclass(frozen=True)
 class Preparer:
-    """Makes requests of records, for one checkpoint and what is asked of it."""
+    """Makes requests of records, for one checkpoint and what is asked of it.
 
-    def __init__(
-        self,
-        encode: Callable[[list[dict[str, Any]]], list[int]],
-        asking: Asking,
-        *,
-        image_token_id: int,
-        forbidden_token_ids: frozenset[int],
-        factor: int,
-        max_model_len: int,
-    ) -> None:
-        """`encode` turns chat messages to token ids with one `image_token_id` for each image.
+    `encode` turns chat messages to token ids with one `image_token_id` for each image. A text may hold none
+    of the forbidden tokens. `factor`: the side in pixels of the square that becomes one image token.
+    `max_model_len`: tokens that prompt and response have at most together.
+    """
 
-        `factor`: the side in pixels of the square that becomes one image token. A text may hold none of the
-        forbidden tokens, and prompt and response together have at most `max_model_len`.
-        """
-        self._encode = encode
-        self._asking = asking
-        self._image_token_id = image_token_id
-        self._forbidden = forbidden_token_ids
-        self._factor = factor
-        self._max_model_len = max_model_len
+    encode: Callable[[list[dict[str, Any]]], list[int]]
+    asking: Asking
+    image_token_id: int
+    forbidden_token_ids: frozenset[int]
+    factor: int
+    max_model_len: int
 
     @classmethod
     def of_model(
@@ -312,37 +301,48 @@ class Preparer:
             max_model_len=max_model_len,
         )
 
-    def prepare(self, record: Mapping[str, Any]) -> Request | Refusal:
-        """Give the request of a row, or the reason why there is none."""
+    def prepare(
+        self, record: Mapping[str, Any], render: Callable[[Request], tuple[Any, int]] | None = None
+    ) -> Request | Refusal:
+        """Give the request of a row, or the reason why there is none.
+
+        `render` gives a request's `rendered` and the image tokens in it, or raises RowError. Raises
+        EngineError if these are not as many as the pixel limits imply.
+        """
         try:
-            return self._request(record)
+            request = self._request(record)
+            if render is None:
+                return request
+            rendered, n_image_tokens = render(request)
         except RowError as error:
             return Refusal(record["id"], error.type, error.message)
+        if n_image_tokens != request.n_image_tokens:
+            raise EngineError(
+                f"row {request.id}: its images have {n_image_tokens} tokens, the limits imply "
+                f"{request.n_image_tokens}; this checkpoint's image processor does not keep them"
+            )
+        return replace(request, images=[], rendered=rendered)
 
     def _request(self, record: Mapping[str, Any]) -> Request:
-        images, sums = load_images(record, self._asking.image_root)
-        messages = chat_messages(record, self._asking.prompt)
-        ids = self._encode(messages)
+        images, sums = load_images(record, self.asking.image_root)
+        messages = chat_messages(record, self.asking.prompt)
+        ids = self.encode(messages)
+        sizes = [image.size for image in images]
         n_tokens, n_image_tokens = count_prompt_tokens(
-            ids,
-            [image.size for image in images],
-            self._asking,
-            self._factor,
-            self._image_token_id,
-            self._forbidden,
+            ids, sizes, self.asking, self.factor, self.image_token_id, self.forbidden_token_ids
         )
-        if n_tokens + 1 > self._max_model_len:  # one token of answer has to fit
+        if n_tokens + 1 > self.max_model_len:  # one token of answer has to fit
             raise RowError(
                 "prompt_too_long",
                 f"{n_tokens} tokens ({n_image_tokens} of images) and an answer do not fit in "
-                f"{self._max_model_len}; raise --max-model-len or lower --max-pixels",
+                f"{self.max_model_len}; raise --max-model-len or lower --max-pixels",
             )
         return Request(
             record["id"],
             ids,
             images,
             n_image_tokens,
-            row_seed(self._asking.seed, record["id"]),
+            row_seed(self.asking.seed, record["id"]),
             messages,
             tuple(record_candidates(record)),
             sums,
@@ -358,32 +358,17 @@ class Preparer:
     ) -> Generator[Request | Refusal, None, None]:
         """Prepare and render rows in order, up to `ahead` of them before they are asked for.
 
-        The engine computes meanwhile: it need not wait for images. `render` gives a request's `rendered` and
-        the image tokens in it, or raises RowError; it is called from several threads. Raises EngineError if
-        these are not as many as the pixel limits imply.
+        The engine computes meanwhile: it need not wait for images. `render` is that of `prepare`, called from
+        several threads. Raises EngineError as that does.
         """
-
-        def prepared(record: Mapping[str, Any]) -> Request | Refusal:
-            try:
-                request = self._request(record)
-                rendered, n_image_tokens = render(request)
-            except RowError as error:
-                return Refusal(record["id"], error.type, error.message)
-            if n_image_tokens != request.n_image_tokens:
-                raise EngineError(
-                    f"row {request.id}: its images have {n_image_tokens} tokens, the limits imply "
-                    f"{request.n_image_tokens}; this checkpoint's image processor does not keep them"
-                )
-            return replace(request, images=[], rendered=rendered)
-
         rows = iter(records)
         with ThreadPoolExecutor(threads) as pool:
             waiting: list[Future[Request | Refusal]] = []
             try:
-                waiting += [pool.submit(prepared, row) for row in islice(rows, ahead)]
+                waiting += [pool.submit(self.prepare, row, render) for row in islice(rows, ahead)]
                 while waiting:
                     ready = waiting.pop(0)
-                    waiting += [pool.submit(prepared, row) for row in islice(rows, 1)]
+                    waiting += [pool.submit(self.prepare, row, render) for row in islice(rows, 1)]
                     yield ready.result()
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)

@@ -74,7 +74,7 @@ def test_a_request_holds_what_decides_the_response(preparer: Preparer, make_row:
     assert request.n_image_tokens == 16
     assert [image.size for image in request.images] == [(112, 112)]
     assert request.seed == row_seed(5, "r")
-    image = preparer._asking.image_root / "a.png"
+    image = preparer.asking.image_root / "a.png"
     assert request.images_sha256 == [hashlib.sha256(image.read_bytes()).hexdigest()]
 
 
