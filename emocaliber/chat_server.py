@@ -5,9 +5,7 @@ What a reply says is read here too: the completion in it, or by which failure th
 
 import asyncio
 import json
-import os
 import random
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -16,7 +14,6 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from itertools import islice
 from typing import Any, TypeAlias, TypeVar
-from urllib.parse import urlsplit
 
 SERVER_ERROR, SERVER_TIMEOUT = "server_error", "server_timeout"
 SERVER_MALFORMED, REQUEST_REFUSED = "server_malformed", "server_refused"
@@ -121,34 +118,6 @@ class ChatServer:
     def line(self, text: object) -> str:
         """Give one line of an error, short and without the key."""
         return self.hidden(" ".join(str(text).split()))[:LONGEST_MESSAGE]
-
-
-def is_server_url(url: str) -> bool:
-    """Is this http(s)://HOST[:PORT]/PATH without a name, a password or a query, which would be a secret?"""
-    if not url.isprintable() or " " in url:
-        return False
-    try:
-        parts = urlsplit(url)
-        _ = parts.port  # read, so that one that is no number is met
-    except ValueError:
-        return False
-    is_address = parts.scheme in ("http", "https") and bool(parts.hostname)
-    return is_address and not ("@" in parts.netloc or parts.query)
-
-
-def read_key(variable: str) -> str:
-    """Read a server's key from an environment variable, white space around it aside; "" for none.
-
-    Raises ValueError for what no header of a request can hold, such as two keys on two lines. The message is
-    one line and does not repeat the value: the HTTP library's own would, in every failure that it tells.
-    """
-    key = os.environ.get(variable, "").strip()
-    if not re.fullmatch("[!-~]*", key):
-        raise ValueError(
-            f"the environment variable {variable} holds no key, which is printable ASCII without white space "
-            "in it; export it again"
-        )
-    return key
 
 
 class ChatClient:

@@ -27,6 +27,7 @@ MAX_ASPECT_RATIO = 200
 _ORIENTATION = 0x0112  # EXIF; 1 is upright, 5 to 8 swap the sides
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
 _SAME_EXTENSIONS = {"MPO": "JPEG"}  # several JPEGs in one file, as telephones write them, named .jpg
+_LONGEST_NAME = 300
 
 
 class ImageFault(ValueError):
@@ -71,8 +72,8 @@ def inspect_image(path: str | os.PathLike[str], *, decode: bool = True) -> Image
     Without decoding only the header is judged: a truncated file passes. Raises ImageFault, and MemoryError
     (it names the file) where this machine, not the file, is at fault.
     """
-    content = _read(path)
-    with _opened(path, content) as image:
+    content = read_content(path)
+    with opened_image(path, content) as image:
         has_transparency = image.has_transparency_data
         format_, mode, n_frames = image.format or "", image.mode, _count_frames(image)
         # The base method: that of PNG decodes the pixels to look for what stands after them.
@@ -80,7 +81,7 @@ def inspect_image(path: str | os.PathLike[str], *, decode: bool = True) -> Image
         width, height = image.size
         pixels_digest = None
         if decode:
-            rgb = _shown(image)
+            rgb = as_shown(image)
             width, height = rgb.size
             pixels_digest = pixels_sha256(rgb)
         elif orientation in (5, 6, 7, 8):
@@ -111,8 +112,8 @@ def open_rgb(path: str | os.PathLike[str]) -> Image.Image:
 
     Raises ImageFault, and MemoryError as `inspect_image` does.
     """
-    with _opened(path, _read(path)) as image:
-        return _shown(image)
+    with opened_image(path, read_content(path)) as image:
+        return as_shown(image)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -138,47 +139,66 @@ def _from_wide_grey(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.clip(values * (255.0 / full_scale), 0, 255).astype(np.uint8))
 
 
-def _shown(image: Image.Image) -> Image.Image:
+def as_shown(image: Image.Image) -> Image.Image:
+    """Give the RGB pixels of an opened image, upright by its EXIF; turns the image itself upright too."""
     ImageOps.exif_transpose(image, in_place=True)
     return to_rgb(image)
 
 
-def _read(path: str | os.PathLike[str]) -> bytes:
+def read_content(path: str | os.PathLike[str]) -> bytes:
+    """Read a file whole. Raises ImageFault for what is no file or has no bytes, MemoryError naming it."""
+    name = _one_line(path)
     try:
         # A pipe or a device may never end, whatever its name.
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise ImageFault("image_missing", f"{os.fspath(path)} is not a file")
-        content = Path(path).read_bytes()
+            raise ImageFault("image_missing", f"{name} is not a file")
+        with open(path, "rb") as file:
+            content = file.read()
     except ImageFault:
         raise
     except MemoryError:
-        raise _no_memory(os.fspath(path)) from None
+        raise _no_memory(name) from None
     except FileNotFoundError:
-        raise ImageFault("image_missing", f"no file {os.fspath(path)}") from None
+        raise ImageFault("image_missing", f"no file {name}") from None
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ImageFault("image_missing", f"{os.fspath(path)!r} cannot be read ({reason})") from None
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise ImageFault("image_missing", f"'{name}' cannot be read ({reason})") from None
     if not content:
-        raise ImageFault("image_empty", f"{os.fspath(path)}: no bytes in the file")
+        raise ImageFault("image_empty", f"{name}: no bytes in the file")
     return content
 
 
+def _one_line(path: str | os.PathLike[str]) -> str:
+    """The path on one line, a long one without its middle."""
+    text = os.fspath(path)
+    text = text if text.isprintable() else ascii(text)[1:-1]
+    half = _LONGEST_NAME // 2
+    return text if len(text) <= _LONGEST_NAME else f"{text[:half]}…{text[-half:]}"
+
+
 @contextmanager
-def _opened(path: str | os.PathLike[str], content: bytes) -> Iterator[Image.Image]:
-    """Open the image, and turn what its decoder raises inside the `with` block into an ImageFault."""
-    name = os.fspath(path)
+def opened_image(
+    path: str | os.PathLike[str], content: bytes, formats: tuple[str, ...] | None = None
+) -> Iterator[Image.Image]:
+    """Open the image in a file's content, and turn what its decoder raises in the block into an ImageFault.
+
+    `formats`: those that it may have, in Pillow's names; None for all. Raises MemoryError, naming the file.
+    """
+    name = _one_line(path)
     is_identified = content.startswith(_SIGNATURES)
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=formats) as image:
             is_identified = True
-            _check_size(name, *image.size)
+            if image.width * image.height > MAX_DECODED_PIXELS:
+                raise Image.DecompressionBombError
             yield image
     except ImageFault:
         raise
     except MemoryError:  # says nothing about the file
         raise _no_memory(name) from None
     except Image.DecompressionBombError:
-        raise ImageFault("image_too_large", f"{name}: more than {MAX_DECODED_PIXELS:,} pixels") from None
+        message = f"{name}: more than the {MAX_DECODED_PIXELS:,} pixels that are decoded"
+        raise ImageFault("image_too_large", message) from None
     except Exception as error:  # a decoder that is fed damaged bytes may raise anything
         if not is_identified:
             raise ImageFault("not_an_image", f"{name}: not an image of a known format") from None
@@ -190,14 +210,6 @@ def _opened(path: str | os.PathLike[str], content: bytes) -> Iterator[Image.Imag
 
 def _no_memory(name: str) -> MemoryError:
     return MemoryError(f"{name}: not enough memory to read and decode it")
-
-
-def _check_size(name: str, width: int, height: int) -> None:
-    if width * height > MAX_DECODED_PIXELS:
-        raise ImageFault(
-            "image_too_large",
-            f"{name}: {width} x {height} pixels, more than the {MAX_DECODED_PIXELS:,} that are decoded",
-        )
 
 
 def _count_frames(image: Image.Image) -> int:

@@ -5,9 +5,9 @@ the data are no longer those of the run.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from emocaliber.provenance import file_sha256
 from emocaliber.records import Record, RecordError, is_invalid_record, iterate_with_places
 from inference.backends.prepare import ChatTokenizer, RowError, chat_messages
 from inference.runs.checkpoint import open_checkpoint
+from inference.runs.run_folder import RUN, read_run
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -30,7 +31,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def rendered_prompt(folder: Path, row_id: str | None) -> str:
     """Give the text of a row's prompt up to where the answer begins. Raises RecordError."""
-    run = _read_run(folder / "run.json")
+    run = _read_run(folder)
     path = run["model"]["path"]
     if path is None:
         raise RecordError(f"{folder}: its model was not a folder; only there is the chat template known")
@@ -43,14 +44,12 @@ def rendered_prompt(folder: Path, row_id: str | None) -> str:
         raise RecordError(f"row {record['id']!r} has no prompt: {error.message}") from None
 
 
-def _read_run(path: Path) -> dict[str, Any]:
-    try:
-        run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+def _read_run(folder: Path) -> dict[str, Any]:
+    with suppress(RecordError, LookupError, TypeError):
+        run = read_run(folder)
         if {"path", "sha256"} <= set(run["model"]) and "name" in run["prompt"]:
             return run
-    except (OSError, ValueError, LookupError, TypeError):
-        pass
-    raise RecordError(f"{path}: not the run.json of a run of infer.py; give --run its output folder")
+    raise RecordError(f"{folder / RUN}: not the run.json of a run of infer.py; give --run its output folder")
 
 
 def _row(folder: Path, run: dict[str, Any], row_id: str | None) -> Record:

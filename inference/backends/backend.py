@@ -3,9 +3,8 @@
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
-from emocaliber.chat_server import SERVERS_OWN
 from emocaliber.command_line import Failure
 from emocaliber.response import response_pattern
 
@@ -28,6 +27,14 @@ class Takes:
     constrain: bool = False
     confidences: bool = False
     batch_size: int = 256
+
+
+TAKES = {
+    "vllm": Takes(workers=True, constrain=True, confidences=True),
+    "server": Takes(server=True, constrain=True, batch_size=32),
+    "transformers": Takes(confidences=True),
+}
+"""By the names of --backend."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +134,6 @@ class EngineError(Failure):
 class Backend(Protocol):
     """Something that answers rows. Making it may take minutes; it is then ready to be asked."""
 
-    takes: ClassVar[Takes]
-
     def __init__(self, settings: Settings, asking: Asking) -> None:
         """Load the checkpoint, or find the server. Raises EngineError, RecordError for a user's mistake."""
 
@@ -155,7 +160,3 @@ def as_output(outcome: Answer | Refusal) -> dict[str, Any]:
     if isinstance(outcome, Refusal):
         return {"id": outcome.id, "error": {"type": outcome.type, "message": outcome.message}}
     return {name: value for name, value in asdict(outcome).items() if value is not None}
-
-
-# Failures that lie in the engine, the server or the way to it, not in the row: such a row is asked again.
-NOT_THE_ROWS_OWN = frozenset({"request_refused", *SERVERS_OWN})

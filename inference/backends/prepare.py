@@ -4,7 +4,6 @@ import copy
 import hashlib
 import os
 import re
-import stat
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,11 +13,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from emocaliber.images import MAX_ASPECT_RATIO, MAX_DECODED_PIXELS, image_tokens, to_rgb
+from emocaliber.images import (
+    MAX_ASPECT_RATIO,
+    ImageFault,
+    as_shown,
+    image_tokens,
+    opened_image,
+    read_content,
+)
 from emocaliber.prompts import SYSTEM_PROMPT, prompted
-from emocaliber.provenance import sha256_of
 from emocaliber.records import record_candidates, record_images
 from inference.backends.backend import Asking, EngineError, Refusal
 
@@ -83,11 +88,8 @@ def _processor_template(checkpoint: str) -> str:
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """What is decoded, judged by content. Pillow knows more: EPS, for one, runs a PostScript interpreter."""
 
-Image.MAX_IMAGE_PIXELS = MAX_DECODED_PIXELS // 2  # Pillow refuses twice this
-
 URL = re.compile(r"://|^(data|https?|ftps?|file|s3|gs|blob|javascript):", re.IGNORECASE)
 """What is not the path of a file, in the name of an image."""
-_LONGEST_SHOWN = 300
 
 
 class RowError(Exception):
@@ -119,35 +121,27 @@ def locate(image_root: Path, name: str) -> Path:
 
 
 def load_image(path: Path) -> tuple[Image.Image, str]:
-    """Decode an image of any mode: to RGB, upright by its EXIF, first frame, transparency on white.
-
-    Gives it with the SHA-256 sum of the file, which is opened once.
+    """Decode an image as `emocaliber.images` does, with the SHA-256 sum of its file, which is read once.
 
     Raises RowError: image_missing, image_unreadable, image_too_large, image_too_narrow; EngineError where
     there is not enough memory.
     """
-    name = _shown(path)
-    _check_file(path, name)
     try:
-        with open(path, "rb") as file:
-            with Image.open(file, formats=_known_formats()) as image:
-                _check_size(name, *image.size)
-                rgb = to_rgb(ImageOps.exif_transpose(image))
-            file.seek(0)
-            return rgb, sha256_of(file)
-    except RowError:
-        raise
-    except Image.DecompressionBombError:
-        raise RowError(
-            "image_too_large", f"{name}: more than the {MAX_DECODED_PIXELS:,} pixels that are decoded"
-        ) from None
-    except MemoryError:  # of this machine, now: another time the row may have its answer
-        raise EngineError(f"{name}: not enough memory to decode it; free some, or lower --workers") from None
-    except UnidentifiedImageError:
-        raise RowError("image_unreadable", f"{name}: not an image of a known format") from None
-    except Exception as error:  # a decoder that is fed damaged bytes may raise anything
-        reason = " ".join(f"{type(error).__name__}: {str(error)[:200]}".split())
-        raise RowError("image_unreadable", f"{name}: {reason}") from None
+        content = read_content(path)
+        with opened_image(path, content, known_formats()) as image:
+            width, height = image.size
+            if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+                limit = f"the model takes sides of at most 1 to {MAX_ASPECT_RATIO}"
+                message = f"{path}: {width} x {height} pixels; {limit}"
+                raise ImageFault("image_too_narrow", message)
+            return as_shown(image), hashlib.sha256(content).hexdigest()
+    except ImageFault as fault:
+        if fault.reason == "image_missing" and not os.path.exists(path):
+            raise RowError("image_missing", f"{fault.message}; check --image-root") from None
+        is_size = fault.reason in ("image_too_large", "image_too_narrow")
+        raise RowError(fault.reason if is_size else "image_unreadable", fault.message) from None
+    except MemoryError as error:  # of this machine, now: another time the row may have its answer
+        raise EngineError(f"{error}; free some, or lower --workers") from None
 
 
 def load_images(record: Mapping[str, Any], image_root: Path) -> tuple[list[Image.Image], list[str]]:
@@ -156,44 +150,11 @@ def load_images(record: Mapping[str, Any], image_root: Path) -> tuple[list[Image
     return [image for image, _ in loaded], [sha256 for _, sha256 in loaded]
 
 
-def _check_file(path: Path, name: str) -> None:
-    """Raise RowError for what is no file: opening a pipe would wait for its writer."""
-    try:
-        is_file = stat.S_ISREG(os.stat(path).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        raise RowError("image_missing", f"no file {name}; check --image-root") from None
-    except (OSError, ValueError) as error:  # too long, no permission, a loop of links; not encodable
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise RowError("image_missing", f"no file {name} ({reason}); check --image-root") from None
-    if not is_file:
-        raise RowError("image_unreadable", f"{name} is not a file")
-
-
-def _shown(path: Path) -> str:
-    """The path on one line, a long one without its middle."""
-    text = str(path)
-    text = text if text.isprintable() else ascii(text)[1:-1]
-    half = _LONGEST_SHOWN // 2
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:half]}…{text[-half:]}"
-
-
 @lru_cache(maxsize=1)
-def _known_formats() -> tuple[str, ...]:
+def known_formats() -> tuple[str, ...]:
+    """Give those of `FORMATS` that this Pillow was built with."""
     Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)  # Pillow may be built without some
-
-
-def _check_size(name: str, width: int, height: int) -> None:
-    if width * height > MAX_DECODED_PIXELS:
-        raise RowError(
-            "image_too_large",
-            f"{name}: {width} x {height} pixels, more than the {MAX_DECODED_PIXELS:,} that are decoded",
-        )
-    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-        raise RowError(
-            "image_too_narrow",
-            f"{name}: {width} x {height} pixels; the model takes sides of at most 1 to {MAX_ASPECT_RATIO}",
-        )
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 @dataclass(frozen=True)
@@ -228,10 +189,14 @@ def chat_messages(record: Mapping[str, Any], prompt: str | None = None) -> list[
     in the text of a plain message is an image item, and images that no message mentions come first in the
     first user message. Raises RowError if the items do not match the row's images in number.
     """
-    messages = [
-        {"role": _role(message.get("role")), "content": _content(message.get("content"))}
-        for message in (record["conversations"] if prompt is None else prompted(record, prompt))
-    ]
+    messages = []
+    for message in record["conversations"] if prompt is None else prompted(record, prompt):
+        role = message.get("role")
+        if role not in ("system", "user", "assistant"):
+            raise RowError(
+                "prompt_invalid", f"a message's role is {role!r:.80}, not system, user or assistant"
+            )
+        messages.append({"role": role, "content": _content(message.get("content"))})
     while messages and messages[-1]["role"] == "assistant":
         messages.pop()
     if not messages or messages[-1]["role"] != "user":
@@ -251,12 +216,6 @@ def chat_messages(record: Mapping[str, Any], prompt: str | None = None) -> list[
     elif n_items != n_images:
         raise RowError("prompt_invalid", f"conversations show {n_items} images, the row has {n_images}")
     return messages
-
-
-def _role(role: Any) -> str:
-    if role not in ("system", "user", "assistant"):
-        raise RowError("prompt_invalid", f"a message's role is {role!r:.80}, not system, user or assistant")
-    return str(role)
 
 
 def _items(message: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -312,30 +271,21 @@ def count_prompt_tokens(
     return len(ids) - len(sizes) + n_image_tokens, n_image_tokens
 
 
+@dataclass(frozen=True)
 class Preparer:
-    """Makes requests of records, for one checkpoint and what is asked of it."""
+    """Makes requests of records, for one checkpoint and what is asked of it.
 
-    def __init__(
-        self,
-        encode: Callable[[list[dict[str, Any]]], list[int]],
-        asking: Asking,
-        *,
-        image_token_id: int,
-        forbidden_token_ids: frozenset[int],
-        factor: int,
-        max_model_len: int,
-    ) -> None:
-        """`encode` turns chat messages to token ids with one `image_token_id` for each image.
+    `encode` turns chat messages to token ids with one `image_token_id` for each image. A text may hold none
+    of the forbidden tokens. `factor`: the side in pixels of the square that becomes one image token.
+    `max_model_len`: tokens that prompt and response have at most together.
+    """
 
-        `factor`: the side in pixels of the square that becomes one image token. A text may hold none of the
-        forbidden tokens, and prompt and response together have at most `max_model_len`.
-        """
-        self._encode = encode
-        self._asking = asking
-        self._image_token_id = image_token_id
-        self._forbidden = forbidden_token_ids
-        self._factor = factor
-        self._max_model_len = max_model_len
+    encode: Callable[[list[dict[str, Any]]], list[int]]
+    asking: Asking
+    image_token_id: int
+    forbidden_token_ids: frozenset[int]
+    factor: int
+    max_model_len: int
 
     @classmethod
     def of_model(
@@ -351,37 +301,48 @@ class Preparer:
             max_model_len=max_model_len,
         )
 
-    def prepare(self, record: Mapping[str, Any]) -> Request | Refusal:
-        """Give the request of a row, or the reason why there is none."""
+    def prepare(
+        self, record: Mapping[str, Any], render: Callable[[Request], tuple[Any, int]] | None = None
+    ) -> Request | Refusal:
+        """Give the request of a row, or the reason why there is none.
+
+        `render` gives a request's `rendered` and the image tokens in it, or raises RowError. Raises
+        EngineError if these are not as many as the pixel limits imply.
+        """
         try:
-            return self._request(record)
+            request = self._request(record)
+            if render is None:
+                return request
+            rendered, n_image_tokens = render(request)
         except RowError as error:
             return Refusal(record["id"], error.type, error.message)
+        if n_image_tokens != request.n_image_tokens:
+            raise EngineError(
+                f"row {request.id}: its images have {n_image_tokens} tokens, the limits imply "
+                f"{request.n_image_tokens}; this checkpoint's image processor does not keep them"
+            )
+        return replace(request, images=[], rendered=rendered)
 
     def _request(self, record: Mapping[str, Any]) -> Request:
-        images, sums = load_images(record, self._asking.image_root)
-        messages = chat_messages(record, self._asking.prompt)
-        ids = self._encode(messages)
+        images, sums = load_images(record, self.asking.image_root)
+        messages = chat_messages(record, self.asking.prompt)
+        ids = self.encode(messages)
+        sizes = [image.size for image in images]
         n_tokens, n_image_tokens = count_prompt_tokens(
-            ids,
-            [image.size for image in images],
-            self._asking,
-            self._factor,
-            self._image_token_id,
-            self._forbidden,
+            ids, sizes, self.asking, self.factor, self.image_token_id, self.forbidden_token_ids
         )
-        if n_tokens + 1 > self._max_model_len:  # one token of answer has to fit
+        if n_tokens + 1 > self.max_model_len:  # one token of answer has to fit
             raise RowError(
                 "prompt_too_long",
                 f"{n_tokens} tokens ({n_image_tokens} of images) and an answer do not fit in "
-                f"{self._max_model_len}; raise --max-model-len or lower --max-pixels",
+                f"{self.max_model_len}; raise --max-model-len or lower --max-pixels",
             )
         return Request(
             record["id"],
             ids,
             images,
             n_image_tokens,
-            row_seed(self._asking.seed, record["id"]),
+            row_seed(self.asking.seed, record["id"]),
             messages,
             tuple(record_candidates(record)),
             sums,
@@ -397,32 +358,17 @@ class Preparer:
     ) -> Generator[Request | Refusal, None, None]:
         """Prepare and render rows in order, up to `ahead` of them before they are asked for.
 
-        The engine computes meanwhile: it need not wait for images. `render` gives a request's `rendered` and
-        the image tokens in it, or raises RowError; it is called from several threads. Raises EngineError if
-        these are not as many as the pixel limits imply.
+        The engine computes meanwhile: it need not wait for images. `render` is that of `prepare`, called from
+        several threads. Raises EngineError as that does.
         """
-
-        def prepared(record: Mapping[str, Any]) -> Request | Refusal:
-            try:
-                request = self._request(record)
-                rendered, n_image_tokens = render(request)
-            except RowError as error:
-                return Refusal(record["id"], error.type, error.message)
-            if n_image_tokens != request.n_image_tokens:
-                raise EngineError(
-                    f"row {request.id}: its images have {n_image_tokens} tokens, the limits imply "
-                    f"{request.n_image_tokens}; this checkpoint's image processor does not keep them"
-                )
-            return replace(request, images=[], rendered=rendered)
-
         rows = iter(records)
         with ThreadPoolExecutor(threads) as pool:
             waiting: list[Future[Request | Refusal]] = []
             try:
-                waiting += [pool.submit(prepared, row) for row in islice(rows, ahead)]
+                waiting += [pool.submit(self.prepare, row, render) for row in islice(rows, ahead)]
                 while waiting:
                     ready = waiting.pop(0)
-                    waiting += [pool.submit(prepared, row) for row in islice(rows, 1)]
+                    waiting += [pool.submit(self.prepare, row, render) for row in islice(rows, 1)]
                     yield ready.result()
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)

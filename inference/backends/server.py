@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from PIL import Image
 
@@ -20,12 +20,12 @@ from emocaliber.chat_server import (
     Completion,
     Failure,
     ServerUnusable,
-    read_key,
 )
 from emocaliber.images import resized
 from emocaliber.jsonl import RecordError
 from emocaliber.records import record_candidates
-from inference.backends.backend import Answer, Asking, EngineError, Refusal, Settings, Takes
+from emocaliber.server_url import read_key
+from inference.backends.backend import Answer, Asking, EngineError, Refusal, Settings
 from inference.backends.prepare import (
     ChatTokenizer,
     RowError,
@@ -71,7 +71,8 @@ def completion_fields(row: _Row, asking: Asking, factor: int) -> dict[str, Any]:
         }
         if asking.constrain:
             pattern = asking.pattern(record_candidates(record)) or ""
-            fields["structured_outputs"] = {"regex": _sendable(pattern)}
+            pattern.encode("utf-8")  # a label may hold half a surrogate pair
+            fields["structured_outputs"] = {"regex": pattern}
     except ValueError as error:  # of its candidates, or a label that no response could name
         raise RowError("prompt_invalid", str(error)) from None
     return fields
@@ -90,25 +91,15 @@ def _with_images(messages: list[dict[str, Any]], images: list[Image.Image]) -> l
 
     def sent(item: dict[str, Any]) -> dict[str, Any]:
         if item["type"] != "image":
-            return {"type": "text", "text": _sendable(item["text"])}
+            return item
         return {"type": "image_url", "image_url": {"url": data_url(next(left))}}
 
     return [
-        {
-            "role": message["role"],
-            "content": _sendable(content) if isinstance(content, str) else [sent(item) for item in content],
-        }
+        message
+        if isinstance(message["content"], str)
+        else {**message, "content": [sent(item) for item in message["content"]]}
         for message in messages
-        for content in [message["content"]]
     ]
-
-
-def _sendable(text: str) -> str:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise RowError("prompt_invalid", "the text has half a surrogate pair; UTF-8 cannot hold it") from None
-    return text
 
 
 def data_url(image: Image.Image) -> str:
@@ -127,8 +118,6 @@ PromptCounter = Callable[[Mapping[str, Any], Sequence[tuple[int, int]]], tuple[i
 
 class ServerBackend:
     """A server that answers rows; a `backend.Backend`."""
-
-    takes: ClassVar[Takes] = Takes(server=True, constrain=True, batch_size=32)
 
     def __init__(
         self, settings: Settings, asking: Asking, *, max_retries: int = 8, backoff_s: float = 0.5

@@ -1,17 +1,15 @@
 """Transformers instead of vLLM: one row after another, slow, a second implementation to compare with."""
 
 from collections.abc import Generator, Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
-from inference.backends.backend import Answer, Asking, EngineError, Refusal, Settings, Takes, first_line
+from inference.backends.backend import Answer, Asking, EngineError, Refusal, Settings, first_line
 from inference.backends.prepare import ChatTokenizer, Preparer, Request, RowError, visual_token_ids
 from inference.backends.probes import askable, probes, with_confidences
 
 
 class TransformersBackend:
     """A loaded checkpoint that answers rows by `generate`; a `backend.Backend`."""
-
-    takes: ClassVar[Takes] = Takes(confidences=True)
 
     def __init__(self, settings: Settings, asking: Asking) -> None:
         """Load the checkpoint onto the GPU, if there is one. Raises EngineError."""

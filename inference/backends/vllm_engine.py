@@ -8,9 +8,9 @@ import threading
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
-from inference.backends.backend import Answer, Asking, EngineError, Refusal, Settings, Takes, first_line
+from inference.backends.backend import Answer, Asking, EngineError, Refusal, Settings, first_line
 from inference.backends.prepare import ChatTokenizer, Preparer, Request, RowError, visual_token_ids
 from inference.backends.probes import Probe, askable, probes, with_confidences
 
@@ -136,8 +136,6 @@ class _Probing:
 
 class Engine:
     """A loaded checkpoint that answers a stream of rows; a `backend.Backend`."""
-
-    takes: ClassVar[Takes] = Takes(workers=True, constrain=True, confidences=True)
 
     def __init__(self, settings: Settings, asking: Asking) -> None:
         """Load the checkpoint: seconds for a small one, minutes for a large one. Raises EngineError."""

@@ -20,10 +20,10 @@ from tqdm import tqdm
 
 from emocaliber.provenance import file_sha256
 from emocaliber.records import Record, RecordError, record_images
-from inference.backends.backend import NOT_THE_ROWS_OWN, Backend, EngineError, Refusal, as_output
+from inference.backends.backend import Backend, EngineError, Refusal, as_output
 from inference.backends.prepare import RowError, locate
 from inference.runs.plan import Plan
-from inference.runs.run_folder import RunFolder
+from inference.runs.run_folder import NOT_THE_ROWS_OWN, RunFolder
 
 
 def say(message: str) -> None:

@@ -6,20 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from emocaliber.chat_server import is_server_url
 from emocaliber.command_line import CommandParser
 from emocaliber.prompts import PROMPTS
-from inference.backends.backend import CONFIDENCES, Backend
-from inference.backends.server import ServerBackend
-from inference.backends.transformers_backend import TransformersBackend
-from inference.backends.vllm_engine import Engine
+from emocaliber.server_url import is_server_url
+from inference.backends.backend import CONFIDENCES, TAKES
 
 Number = TypeVar("Number", int, float)
-BACKENDS: dict[str, type[Backend]] = {
-    "vllm": Engine,
-    "server": ServerBackend,
-    "transformers": TransformersBackend,
-}
 MOST_WORKERS = 255
 """On one machine: each row is marked in one byte with the worker that took it."""
 
@@ -125,7 +117,7 @@ def _add_the_machine(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("the machine").add_argument
     add(
         "--backend",
-        choices=tuple(BACKENDS),
+        choices=tuple(TAKES),
         default="vllm",
         help="vllm in this process, an OpenAI-compatible server, or transformers, slow, to compare with "
         "(default: %(default)s)",
@@ -175,7 +167,7 @@ def _check(parser: CommandParser, arguments: argparse.Namespace) -> None:
         parser.error("--images needs one of --task and --candidates, and not both")
     if arguments.images is None and (arguments.task or arguments.candidates):
         parser.error("--task and --candidates belong to --images; the records of --data have their own")
-    takes = BACKENDS[arguments.backend].takes
+    takes = TAKES[arguments.backend]
     if takes.server != (arguments.server_url is not None):
         parser.error(f"--server-url and --backend {_those_that('server')} belong together")
     if arguments.checkpoint is None and not takes.server:
@@ -211,7 +203,7 @@ def _check(parser: CommandParser, arguments: argparse.Namespace) -> None:
 
 def _those_that(ability: str) -> str:
     """Name the backends that have an ability of `Takes`."""
-    return " or ".join(name for name, kind in BACKENDS.items() if getattr(kind.takes, ability))
+    return " or ".join(name for name, takes in TAKES.items() if getattr(takes, ability))
 
 
 def _number(kind: type[Number], is_fine: Callable[[Number], bool], fault: str) -> Callable[[str], Number]:

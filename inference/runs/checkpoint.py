@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,13 @@ class Checkpoint:
     """A local checkpoint folder or a name on the hub (`path` is None, and little is known)."""
 
     name: str
-    path: Path | None
-    sha256: str | None
-    files: dict[str, int]
-    weights_bytes: int | None
-    model_type: str | None
-    max_positions: int | None
-    own_max_pixels: int | None
+    path: Path | None = None
+    sha256: str | None = None
+    files: dict[str, int] = field(default_factory=dict)
+    weights_bytes: int | None = None
+    model_type: str | None = None
+    max_positions: int | None = None
+    own_max_pixels: int | None = None
     image_factor: int = 28
     """The side in pixels of the square that becomes one image token; Qwen2.5-VL's, where it is not known."""
     vocabulary: int | None = None
@@ -40,7 +40,7 @@ class Checkpoint:
     """The names of its model classes."""
 
 
-NO_CHECKPOINT = Checkpoint("(of the server)", None, None, {}, None, None, None, None)
+NO_CHECKPOINT = Checkpoint("(of the server)")
 """Of a run whose model is behind a server and whose folder is not given."""
 
 
@@ -58,15 +58,16 @@ def open_checkpoint(name: str) -> Checkpoint:
             )
         # `models/NoSuch` beside a folder `models` is a mistyped path.
         if _HUB_NAME.fullmatch(name) and not name.startswith(".") and not path.parent.is_dir():
-            return Checkpoint(name, None, None, {}, None, None, None, None)
+            return Checkpoint(name)
         raise RecordError(f"{name}: no such checkpoint folder; check --checkpoint")
-    config = _read_config(
-        path / "config.json", f"{name}: no config.json; give --checkpoint a checkpoint folder"
-    )
+    if not (path / "config.json").is_file():
+        raise RecordError(f"{name}: no config.json; give --checkpoint a checkpoint folder")
+    config = _read_config(path / "config.json")
     weights = sorted(path.glob(_WEIGHTS))
     _check_weights(name, path, weights)
     if not any((path / file).is_file() for file in ("tokenizer.json", "vocab.json")):
         raise RecordError(f"{name}: no tokenizer.json; copy the tokenizer of its base model there")
+    classes = config.get("architectures")
     files = sorted({file for pattern in _DECIDING for file in path.glob(pattern)})
     files = [file for file in files if file.name not in _LAYOUT_FILES]
     return Checkpoint(
@@ -80,15 +81,11 @@ def open_checkpoint(name: str) -> Checkpoint:
         own_max_pixels=_own_max_pixels(path),
         image_factor=_image_factor(config),
         vocabulary=_of_text(config, "vocab_size"),
-        architectures=tuple(
-            map(str, names if isinstance(names := config.get("architectures"), list) else ())
-        ),
+        architectures=tuple(map(str, classes)) if isinstance(classes, list) else (),
     )
 
 
-def _read_config(path: Path, if_missing: str) -> dict[str, Any]:
-    if not path.is_file():
-        raise RecordError(if_missing)
+def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -110,14 +107,14 @@ def _check_weights(name: str, path: Path, weights: list[Path]) -> None:
         )
     index = path / "model.safetensors.index.json"
     if index.is_file():
-        named = set(_read_config(index, "").get("weight_map", {}).values())
+        named = set(_read_config(index).get("weight_map", {}).values())
         missing = sorted(named - {file.name for file in weights})
         if missing:
             raise RecordError(
                 f"{name}: {len(missing)} weight files are missing, such as {missing[0]}; copy them"
             )
     for file in weights:
-        if file.suffix == ".safetensors" and not _is_whole(file):
+        if not _is_whole(file):
             raise RecordError(
                 f"{file}: not a whole safetensors file ({file.stat().st_size:,} bytes); copy it again"
             )
@@ -172,7 +169,7 @@ def _own_max_pixels(path: Path) -> int | None:
     """Read the largest image in pixels that the checkpoint's own image processor would make."""
     for name, part in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
         if (path / name).is_file():
-            config = _read_config(path / name, "")
+            config = _read_config(path / name)
             settings = config.get(part) if part else config
             if isinstance(settings, dict):
                 size = settings.get("size")

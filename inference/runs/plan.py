@@ -20,9 +20,10 @@ from emocaliber.records import (
     read_records_keeping_invalid,
     record_images,
 )
-from inference.backends.backend import Asking, Backend, Settings, Takes
-from inference.backends.vllm_engine import prepare_environment, runs_on_cpu
-from inference.runs.arguments import BACKENDS
+from inference.backends.backend import TAKES, Asking, Backend, Settings, Takes
+from inference.backends.server import ServerBackend
+from inference.backends.transformers_backend import TransformersBackend
+from inference.backends.vllm_engine import Engine, prepare_environment, runs_on_cpu
 from inference.runs.checkpoint import NO_CHECKPOINT, Checkpoint, open_checkpoint
 from inference.runs.own_images import records_of_images
 from inference.runs.run_folder import OUTPUT_FIELDS, utc_now
@@ -30,6 +31,11 @@ from inference.runs.run_folder import OUTPUT_FIELDS, utc_now
 ROOM_FOR_TEXT_TOKENS = 2048
 LONGEST_SECTION, LARGE_VOCABULARY = 400, 8192
 PIXELS_PER_IMAGE_TOKEN = 28 * 28
+BACKENDS: dict[str, type[Backend]] = {
+    "vllm": Engine,
+    "server": ServerBackend,
+    "transformers": TransformersBackend,
+}
 DECIDING = (
     *("backend", "limit", "prompt", "constrain", "confidence", "temperature", "top_p", "max_new_tokens"),
     *("n_samples", "min_pixels", "max_pixels", "seed", "dtype", "server_url", "server_model"),
@@ -58,7 +64,7 @@ class Plan:
     @property
     def takes(self) -> Takes:
         """What its backend can do."""
-        return BACKENDS[self.arguments.backend].takes
+        return TAKES[self.arguments.backend]
 
     @property
     def asking(self) -> Asking:
@@ -115,7 +121,12 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
     """Check everything a user can get wrong. Raises RecordError; writes nothing."""
     checkpoint = open_checkpoint(arguments.checkpoint) if arguments.checkpoint else NO_CHECKPOINT
     records, image_root = _read(arguments)
-    records = [_without_outputs(record) for record in records[: arguments.limit]]
+    records = [
+        record
+        if is_invalid_record(record)
+        else {name: value for name, value in record.items() if name == "id" or name not in OUTPUT_FIELDS}
+        for record in records[: arguments.limit]
+    ]
     if not records:
         raise RecordError(f"{arguments.data}: no rows; give a file of JSON lines")
     if not image_root.is_dir():
@@ -187,20 +198,7 @@ def pixel_warnings(arguments: argparse.Namespace, checkpoint: Checkpoint) -> lis
     return [f"{what}; {checkpoint.name} was made for at most {own} (see --min-pixels, --max-pixels)"]
 
 
-def _without_outputs(record: Record) -> Record:
-    if is_invalid_record(record):
-        return record
-    return {name: value for name, value in record.items() if name == "id" or name not in OUTPUT_FIELDS}
-
-
 PACKAGES = ("vllm", "torch", "torchvision", "transformers", "tokenizers", "numpy", "pillow")
-
-
-def prompt_description(name: str | None) -> dict[str, Any]:
-    """Give what, with the record and the checkpoint's chat template, decides the prompt of a row."""
-    if name is None:
-        return {"name": None, "question": "the messages of each record", "system": SYSTEM_PROMPT}
-    return {"name": name, "question": PROMPTS[name].question, "system": SYSTEM_PROMPT}
 
 
 def describe_run(plan: Plan) -> dict[str, Any]:
@@ -212,6 +210,8 @@ def describe_run(plan: Plan) -> dict[str, Any]:
         if name not in ("worker", "handout", "command_line")
     }
     path = checkpoint.path.resolve() if checkpoint.path else None
+    prompt = arguments.prompt
+    question = "the messages of each record" if prompt is None else PROMPTS[prompt].question
     attempt: dict[str, Any] = {"status": "running", "started_at": utc_now(), "commit": commit()}
     attempt |= {"versions": installed_versions(PACKAGES), "device": "cpu" if runs_on_cpu() else "cuda"}
     return {
@@ -225,6 +225,6 @@ def describe_run(plan: Plan) -> dict[str, Any]:
         },
         "data": {"path": plan.names["data"], "sha256": plan.identity["data"], "rows": len(plan.records)},
         "pixels": {"min": arguments.min_pixels, "max": arguments.max_pixels},
-        "prompt": prompt_description(arguments.prompt),
+        "prompt": {"name": prompt, "question": question, "system": SYSTEM_PROMPT},
         "attempts": [attempt | {"arguments": shown}],
     }

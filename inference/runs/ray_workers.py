@@ -146,10 +146,6 @@ def _check_size(ray: Any, plan: Plan) -> None:
         )
 
 
-def _rows_a_block(n_rows: int, n_workers: int, max_in_flight: int) -> int:
-    return max(1, min(FILLINGS_A_BLOCK * max_in_flight, n_rows // (n_workers * BLOCKS_A_WORKER)))
-
-
 def _answered(plan: Plan, pending: Sequence[Record]) -> Any:
     """Give the `ray.data.Dataset` of the outcomes; nothing runs before it is read."""
     import pyarrow
@@ -163,7 +159,8 @@ def _answered(plan: Plan, pending: Sequence[Record]) -> Any:
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     # An engine may die while it loads, of another process's memory, say; one that cannot load would for ever.
     context.max_consecutive_actor_init_deaths = MOST_REPLACED
-    size = _rows_a_block(len(pending), arguments.workers, arguments.batch_size)
+    share = len(pending) // (arguments.workers * BLOCKS_A_WORKER)
+    size = max(1, min(FILLINGS_A_BLOCK * arguments.batch_size, share))
     lines = [json.dumps(row) for row in pending]  # fields differ from row to row, a table's columns may not
     blocks = [pyarrow.table({"row": lines[i : i + size]}) for i in range(0, len(lines), size)]
     checkpoint = plan.checkpoint

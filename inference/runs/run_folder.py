@@ -17,6 +17,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from emocaliber.chat_server import SERVERS_OWN
 from emocaliber.records import (
     JsonlAppender,
     Record,
@@ -26,7 +27,7 @@ from emocaliber.records import (
     write_jsonl_atomic,
     write_text_atomic,
 )
-from inference.backends.backend import NOT_THE_ROWS_OWN, Answer
+from inference.backends.backend import Answer
 
 PARTIAL = "partial.jsonl"
 FINAL = ("predictions.jsonl", "merged.jsonl", "error.jsonl")
@@ -34,6 +35,8 @@ RUN = "run.json"
 LOCK = ".lock"
 TOKEN_COUNTS = ("prompt_tokens", "response_tokens")  # of run.json, in the order of the prices
 PATIENCE_S = 10.0  # the workers of a killed run take a moment to notice
+NOT_THE_ROWS_OWN = frozenset({"request_refused", *SERVERS_OWN})
+"""Failures that lie in the engine, the server or the way to it: such a row is asked again."""
 OUTPUT_FIELDS = ("error", *(field.name for field in fields(Answer)))
 """What inference adds to a record, and the id."""
 
@@ -67,6 +70,17 @@ def _shown(value: Any, name: str | None) -> str:
     return str(value)
 
 
+def read_run(folder: Path) -> dict[str, Any]:
+    """Give what a folder's run.json holds. Raises RecordError for one that is not readable."""
+    try:
+        run = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        run = None
+    if not isinstance(run, dict):
+        raise RecordError(f"{folder / RUN}: not readable; use --overwrite or another --output-dir")
+    return run
+
+
 class RunFolder:
     """One output folder, held by one run at a time."""
 
@@ -94,7 +108,7 @@ class RunFolder:
             if found:
                 raise RecordError(f"{self.path}: holds {found[0]} of an unknown run (no {RUN}); {remedy}")
             return
-        run = self._read_run()
+        run = read_run(self.path)
         named = {"checkpoint": run.get("model", {}).get("name"), "data": run.get("data", {}).get("path")}
         difference = compare(run.get("identity", {}), identity, named, names)
         if difference:
@@ -115,15 +129,6 @@ class RunFolder:
     def _sources(self) -> list[Path]:
         final = self.path / FINAL[0]
         return [*([final] if final.is_file() else []), *self._parts()]
-
-    def _read_run(self) -> dict[str, Any]:
-        try:
-            run = json.loads((self.path / RUN).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            run = None
-        if not isinstance(run, dict):
-            raise RecordError(f"{self.path / RUN}: not readable; use --overwrite or another --output-dir")
-        return run
 
     def open(self, run: Mapping[str, Any], *, overwrite: bool) -> None:
         """Take the folder, making it if need be.
@@ -147,7 +152,7 @@ class RunFolder:
                 (self.path / name).unlink(missing_ok=True)
             for part in self._parts():
                 part.unlink()
-        earlier = self._read_run().get("attempts", []) if (self.path / RUN).is_file() else []
+        earlier = read_run(self.path).get("attempts", []) if (self.path / RUN).is_file() else []
         self.run = {**run, "attempts": [*earlier, run["attempts"][0]]}
         self.write_run()
 
@@ -317,7 +322,6 @@ def _output_fields(row: Mapping[str, Any]) -> dict[str, Any]:
 def image_root_of_run(predictions: Path) -> Path | None:
     """The image root that the run of these predictions used, from its run.json; None if there is none."""
     try:
-        run = json.loads((predictions.parent / "run.json").read_text(encoding="utf-8"))
-        return Path(run["identity"]["image_root"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return Path(read_run(predictions.parent)["identity"]["image_root"])
+    except (ValueError, KeyError, TypeError):
         return None

@@ -23,7 +23,6 @@ from inference.runs.answering import Run, Stopper, answer_rows, say
 from inference.runs.plan import Plan
 from inference.runs.run_folder import RunFolder
 
-_BLOCK = 2**16
 MOST_REPLACED = 3  # of a run; workers that keep dying have a cause that another one meets as well
 
 # Two engines on the CPU pay off from here on: each takes half a minute of a core to start, and so many bytes.
@@ -50,19 +49,12 @@ class Handout:
         """Give `taker` (from 0) the number of a free row; None if there is none."""
         with self._locked():
             # From the beginning once more: rows before the last one taken may have been given back.
-            row = self._next_free(self._last_taken) if self._last_taken else None
-            row = self._next_free(0) if row is None else row
-            if row is not None:
-                os.pwrite(self.descriptor, bytes([taker + 1]), row)
-                self._last_taken = row
-            return row
-
-    def _next_free(self, start: int) -> int | None:
-        while block := os.pread(self.descriptor, _BLOCK, start):
-            place = block.find(0)
-            if place >= 0:
-                return start + place
-            start += len(block)
+            for start in (self._last_taken, 0):
+                place = self._owners(start).find(0)
+                if place >= 0:
+                    self._last_taken = start + place
+                    os.pwrite(self.descriptor, bytes([taker + 1]), self._last_taken)
+                    return self._last_taken
         return None
 
     def taken_by(self, taker: int) -> list[int]:
@@ -88,9 +80,8 @@ class Handout:
         """Close the file; the others keep theirs."""
         os.close(self.descriptor)
 
-    def _owners(self) -> bytes:
-        size = os.fstat(self.descriptor).st_size
-        return b"".join(os.pread(self.descriptor, _BLOCK, start) for start in range(0, size, _BLOCK))
+    def _owners(self, start: int = 0) -> bytes:
+        return os.pread(self.descriptor, os.fstat(self.descriptor).st_size, start)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -135,9 +126,7 @@ def visible_gpus() -> list[str]:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.SubprocessError):
         return []
-    return [
-        str(number) for number, _ in enumerate(line for line in listed.stdout.splitlines() if "GPU" in line)
-    ]
+    return [str(number) for number in range(sum("GPU" in line for line in listed.stdout.splitlines()))]
 
 
 def shares_of_gpus(n_workers: int, gpus_each: int) -> list[str]:

@@ -22,11 +22,10 @@ from emocaliber.chat_server import (
     Completion,
     Failure,
     ServerUnusable,
-    is_server_url,
     read_completion,
-    read_key,
     retry_after_s,
 )
+from emocaliber.server_url import is_server_url, read_key
 
 
 def question(name: str) -> Mapping[str, Any]:

@@ -1,5 +1,6 @@
 """Image files of every kind that releases contain: facts and pixels of the good, reasons for the bad."""
 
+import builtins
 import hashlib
 import os
 import pickle
@@ -217,7 +218,7 @@ def no_memory(*_: object, **__: object) -> None:
 
 @pytest.mark.parametrize(
     ("place", "name"),
-    [(Image, "open"), (images, "_shown"), (Path, "read_bytes")],
+    [(Image, "open"), (images, "as_shown"), (builtins, "open")],
     ids=["header", "pixels", "file"],
 )
 def test_too_little_memory_is_not_the_fault_of_the_file(

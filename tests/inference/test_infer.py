@@ -18,6 +18,7 @@ from emocaliber.records import JsonlAppender
 from inference import infer as module
 from inference.backends.backend import Answer, EngineError, Refusal
 from inference.runs.plan import Plan
+from inference.runs.run_folder import RunFolder
 
 Row = dict[str, Any]
 
@@ -397,7 +398,7 @@ def test_a_full_disk_is_named_and_the_rows_before_it_stay(
 
     engine_with(100)
     with monkeypatch.context() as patch:
-        patch.setattr(module.RunFolder, "appender", lambda self: FullDisk(self.part()))
+        patch.setattr(RunFolder, "appender", lambda self: FullDisk(self.part()))
         assert module.main(command_line(arguments)) == 1
     assert capsys.readouterr().err.splitlines()[-2:] == [
         "3 of 6 rows are on disk; the same command continues",

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from emocaliber.images import image_tokens, resized
+from emocaliber.images import image_tokens, resized, to_rgb
 from emocaliber.prompts import SYSTEM_PROMPT
 from inference.backends.backend import Asking, EngineError, Refusal
 from inference.backends.prepare import (
@@ -27,7 +27,6 @@ from inference.backends.prepare import (
     load_image,
     locate,
     row_seed,
-    to_rgb,
 )
 
 IMAGE, VIDEO, WORD = 7, 8, 1
@@ -75,7 +74,7 @@ def test_a_request_holds_what_decides_the_response(preparer: Preparer, make_row:
     assert request.n_image_tokens == 16
     assert [image.size for image in request.images] == [(112, 112)]
     assert request.seed == row_seed(5, "r")
-    image = preparer._asking.image_root / "a.png"
+    image = preparer.asking.image_root / "a.png"
     assert request.images_sha256 == [hashlib.sha256(image.read_bytes()).hexdigest()]
 
 
@@ -306,7 +305,7 @@ def photograph_bytes(path: Path) -> bytes:
     ("name", "content", "type", "part"),
     [
         ("gone.png", None, "image_missing", "no file"),
-        ("empty.png", b"", "image_unreadable", "not an image of a known format"),
+        ("empty.png", b"", "image_unreadable", "no bytes in the file"),
         ("text.jpg", b"not an image\n" * 50, "image_unreadable", "not an image of a known format"),
         ("bomb.png", png_header(60_000, 60_000), "image_too_large", "178,956,970"),
         ("narrow.png", png_header(4020, 20), "image_too_narrow", "1 to 200"),

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from inference.runs.arguments import BACKENDS, parse_arguments
-from inference.runs.plan import LARGE_VOCABULARY, LONGEST_SECTION, Plan, make_plan
+from inference.runs.arguments import parse_arguments
+from inference.runs.plan import BACKENDS, LARGE_VOCABULARY, LONGEST_SECTION, Plan, make_plan
 
 
 @pytest.fixture
