@@ -38,11 +38,10 @@ from data.vec_cot.rl_rows import reasons
 from data.vec_cot.rows import STAGES, Row, assign_stages, read_rows, rejection, with_pixels
 from data.vec_cot.teacher import Cost, Question, Teacher, ask_all
 from emocaliber.chat_server import ChatServer
-from emocaliber.command_line import run_command
+from emocaliber.command_line import read_key, run_command
 from emocaliber.jsonl import RecordError, write_jsonl_atomic, write_text_atomic
 from emocaliber.provenance import commit, installed_versions
 from emocaliber.records import Unusable
-from emocaliber.server_url import read_key
 
 Rejections = list[dict[str, Any]]
 

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 from emocaliber.jsonl import RecordError
 
@@ -110,3 +111,31 @@ def _say_error(message: str, status: int) -> int:
 def _terminate(number: int, _: FrameType | None) -> NoReturn:
     signal.signal(number, signal.SIG_IGN)  # a second one would interrupt the clearing away
     raise SystemExit(128 + number)
+
+
+def is_server_url(url: str) -> bool:
+    """Is this http(s)://HOST[:PORT]/PATH without a name, a password or a query, which would be a secret?"""
+    if not url.isprintable() or " " in url:
+        return False
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # read, so that one that is no number is met
+    except ValueError:
+        return False
+    is_address = parts.scheme in ("http", "https") and bool(parts.hostname)
+    return is_address and not ("@" in parts.netloc or parts.query)
+
+
+def read_key(variable: str) -> str:
+    """Read a server's key from an environment variable, white space around it aside; "" for none.
+
+    Raises ValueError for what no header of a request can hold, such as two keys on two lines. The message is
+    one line and does not repeat the value: the HTTP library's own would, in every failure that it tells.
+    """
+    key = os.environ.get(variable, "").strip()
+    if not re.fullmatch("[!-~]*", key):
+        raise ValueError(
+            f"the environment variable {variable} holds no key, which is printable ASCII without white space "
+            "in it; export it again"
+        )
+    return key

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
-from emocaliber.command_line import CommandParser
+from emocaliber.command_line import CommandParser, is_server_url, read_key
 from emocaliber.image_scan import WORKERS
-from emocaliber.server_url import is_server_url, read_key
 
 KEY_VARIABLE = "TEACHER_API_KEY"
 

@@ -21,10 +21,10 @@ from emocaliber.chat_server import (
     Failure,
     ServerUnusable,
 )
+from emocaliber.command_line import read_key
 from emocaliber.images import resized
 from emocaliber.jsonl import RecordError
 from emocaliber.records import record_candidates
-from emocaliber.server_url import read_key
 from inference.backends.backend import Answer, Asking, EngineError, Refusal, Settings
 from inference.backends.prepare import (
     ChatTokenizer,

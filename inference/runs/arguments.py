@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from emocaliber.command_line import CommandParser
+from emocaliber.command_line import CommandParser, is_server_url
 from emocaliber.prompts import PROMPTS
-from emocaliber.server_url import is_server_url
 from inference.backends.backend import CONFIDENCES, TAKES
 
 Number = TypeVar("Number", int, float)

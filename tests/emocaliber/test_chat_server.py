@@ -25,7 +25,7 @@ from emocaliber.chat_server import (
     read_completion,
     retry_after_s,
 )
-from emocaliber.server_url import is_server_url, read_key
+from emocaliber.command_line import is_server_url, read_key
 
 
 def question(name: str) -> Mapping[str, Any]:
