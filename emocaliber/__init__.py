@@ -17,7 +17,6 @@ What inference, data and training share, a module a noun:
     images        image files: size, opening, tokens
     jsonl         files of JSON lines that survive being killed
     chat_server   many questions at a time to an OpenAI-compatible server
-    server_url    its address and its key, as a user gives them
     command_line  how every command reads its arguments and how it ends
     environment   what setup_env.sh asks: which requirements fit this machine, and whether they are installed
     provenance    the commit, versions and sums of files behind a result

@@ -9,6 +9,7 @@ import argparse
 import errno
 import io
 import os
+import re
 import select
 import signal
 import sys
