@@ -78,9 +78,7 @@ def check_machine(output_dir: Path, n_gpus: int, n_weights: float, n_kept: int) 
                 f"no GPU is here, these settings are for {n_gpus}; take SIZE=mini, or a machine with GPUs"
             )
         if n_here < n_gpus:
-            raise RecordError(
-                f"N_GPU={n_gpus}, but {n_here} GPUs are here; set N_GPU, or take another SIZE"
-            )
+            raise RecordError(f"N_GPU={n_gpus}, but {n_here} GPUs are here; set N_GPU, or take another SIZE")
         on = f"{n_gpus} of {n_here} GPUs"
     existing = next(path for path in (output_dir.absolute(), *output_dir.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
