@@ -84,6 +84,8 @@ def card(args: Namespace) -> str:
     licence = (
         origin.get("license") or LICENCES.get(args.base) or ("apache-2.0" if args.stage == "warmup" else None)
     )
+    installed = installed_versions(PACKAGES)
+    installed = {"Python": installed.pop("python")} | installed
     facts = {
         "Trained from": f"`{short(args.base)}`",
         "Data": describe_data(args.dataset, args.model_dir.parent / "rejected_rows.jsonl"),
@@ -95,7 +97,7 @@ def card(args: Namespace) -> str:
         "Changed on the way": "; ".join(changes_of(args.model_dir.parent)) or None,
         "Date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         "Code": code(),
-        "Versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+        "Versions": ", ".join(f"{name} {version}" for name, version in installed.items() if version),
     }
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items() if value is not None)
     flags = without_paths(" ".join(short(flag) for flag in args.flags))
@@ -134,11 +136,10 @@ Use it with the pixel limits it was trained with (`ENV` or the processor's limit
 
 def settings_text(settings: Path) -> str:
     """The file; before it the ones that it extends, each under its name."""
-    files = settings_files(settings)
-    texts = [file.read_text(encoding="utf-8") for file in files]
-    if len(files) == 1:
-        return texts[0]
-    return "\n".join(f"# {file.name}\n{text}" for file, text in zip(files, texts, strict=True))
+    texts = {file.name: file.read_text(encoding="utf-8") for file in settings_files(settings)}
+    if len(texts) == 1:
+        return texts[settings.name]
+    return "\n".join(f"# {name}\n{text}" for name, text in texts.items())
 
 
 def short(name: str) -> str:
@@ -225,12 +226,6 @@ def used(args: Namespace) -> dict[str, Any]:
             if found[title] is None:
                 found[title] = value
     return found
-
-
-def versions() -> dict[str, str]:
-    """The versions of Python and of the frameworks that are installed."""
-    found = installed_versions(PACKAGES)
-    return {"Python" if name == "python" else name: version for name, version in found.items() if version}
 
 
 def code() -> str:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from emocaliber.jsonl import RecordError
+from emocaliber.metrics.counts import FloatArray
 from emocaliber.report.figure_style import (
     BLUE,
     GREEN,
@@ -130,13 +133,11 @@ def _course_table(run: Course) -> list[str]:
     """First and last window, the change, and every full window between as a line of blocks."""
     lines = [f"{'':{_NAME_WIDTH}}{'first':>8}{'last':>8}{'change':>9}  over the run"]
     for name, factor, pick in _MEASURES:
-        values = [_scaled(pick(block), factor) for block in run.blocks]
-        first, last = (_scaled(pick(one), factor) for one in (run.first, run.last))
-        change = None if first is None or last is None else last - first
+        first, last, *values = factor * _floats(pick, (run.first, run.last, *run.blocks))
         n_decimals = 1 if factor == 100 else 3
         lines.append(
             f"{name:{_NAME_WIDTH}}{_number(first, 8, n_decimals)}{_number(last, 8, n_decimals)}"
-            f"{_number(change, 9, n_decimals, '+')}  {_sparkline(values)}".rstrip()
+            f"{_number(last - first, 9, n_decimals, '+')}  {_sparkline(values)}".rstrip()
         )
     return lines
 
@@ -157,25 +158,24 @@ _MEASURES = (
 )
 
 
-def _scaled(value: float | None, factor: float) -> float | None:
-    return None if value is None else factor * value
+def _floats(pick: _Pick, windows: Iterable[WindowStatistics]) -> FloatArray:
+    """A number of each window, NaN where it is undefined."""
+    return np.array([pick(one) for one in windows], dtype=float)
 
 
-def _number(value: float | None, width: int, n_decimals: int, sign: str = "") -> str:
-    return f"{'-':>{width}}" if value is None else f"{value:{sign}{width}.{n_decimals}f}"
+def _number(value: float | None, width: int, n_decimals: int, sign: str = "", factor: int = 1) -> str:
+    is_defined = value is not None and value == value
+    return f"{factor * value:{sign}{width}.{n_decimals}f}" if is_defined else f"{'-':>{width}}"
 
 
-def _sparkline(values: Sequence[float | None]) -> str:
+def _sparkline(values: Sequence[float]) -> str:
     """Means of neighbouring windows as blocks from the least to the greatest value; blank where undefined."""
     size = -(-len(values) // _COURSE_WIDTH)
-    known = [[v for v in values[i : i + size] if v is not None] for i in range(0, len(values), size)]
-    means = [sum(part) / len(part) if part else None for part in known]
-    least = min((v for v in means if v is not None), default=0.0)
-    span = max((v for v in means if v is not None), default=0.0) - least
-    steps = len(_LEVELS) - 1
-    return "".join(
-        " " if v is None else _LEVELS[round(steps * (v - least) / span) if span > 1e-9 else 0] for v in means
-    )
+    known = [[v for v in values[i : i + size] if v == v] for i in range(0, len(values), size)]
+    means = [sum(part) / len(part) for part in known if part]
+    least, span = min(means, default=0), max(means, default=0) - min(means, default=0)
+    levels = iter([round((len(_LEVELS) - 1) * (v - least) / span) if span > 1e-9 else 0 for v in means])
+    return "".join(_LEVELS[next(levels)] if part else " " for part in known)
 
 
 def _score_table(
@@ -201,9 +201,9 @@ def _score_line(name: str, rows: Sequence[Rollout]) -> str:
     cut = name if len(name) < _NAME_WIDTH else name[: _NAME_WIDTH - 2] + "…"
     return (
         f"{cut:{_NAME_WIDTH}}{one.n:>7,}{_number(one.means['correct'], 9, 3)}"
-        f"{_number(one.means['confidence'], 8, 3)}{_number(_scaled(one.ece, 100), 8, 1)}"
-        f"{_number(_scaled(one.ece_by_chance, 100), 11, 1)}{_number(one.brier, 8, 3)}"
-        f"{_number(_scaled(one.auroc, 100), 9, 1)}{_number(100 * one.parse_rate, 9, 1)}"
+        f"{_number(one.means['confidence'], 8, 3)}{_number(one.ece, 8, 1, factor=100)}"
+        f"{_number(one.ece_by_chance, 11, 1, factor=100)}{_number(one.brier, 8, 3)}"
+        f"{_number(one.auroc, 9, 1, factor=100)}{_number(one.parse_rate, 9, 1, factor=100)}"
     )
 
 
@@ -235,30 +235,23 @@ def _no_alarm(run: Course) -> str:
     return "no alarm"
 
 
-class _Line(NamedTuple):
-    """A number of each window, and how it is drawn."""
-
-    pick: _Pick
-    colour: str
-    marker: str
-    label: str | None = None
-
-
+_Line = tuple[_Pick, str, str, str | None]
+"""A number of each window, and how it is drawn: colour, marker, label."""
 _CONFIDENCE_TITLE = "Confidence: mean ± one SD"
 _PANELS: dict[str, tuple[_Line, ...]] = {
-    "Mean score": (_Line(_part("score"), BLUE, "o"),),
+    "Mean score": ((_part("score"), BLUE, "o", None),),
     "Right answers and confidence": (
-        _Line(_part("correct"), BLUE, "o", "right answers"),
-        _Line(_part("confidence"), VERMILION, "s", "mean confidence"),
+        (_part("correct"), BLUE, "o", "right answers"),
+        (_part("confidence"), VERMILION, "s", "mean confidence"),
     ),
-    _CONFIDENCE_TITLE: (_Line(_part("confidence"), VERMILION, "s"),),
+    _CONFIDENCE_TITLE: ((_part("confidence"), VERMILION, "s", None),),
     "ECE": (
-        _Line(lambda one: one.ece_by_chance, GREY, "", "if calibrated"),
-        _Line(lambda one: one.ece, BLUE, "o", "ECE"),
+        (lambda one: one.ece_by_chance, GREY, "", "if calibrated"),
+        (lambda one: one.ece, BLUE, "o", "ECE"),
     ),
-    "Brier score": (_Line(lambda one: one.brier, BLUE, "o"),),
-    "Parse rate": (_Line(lambda one: one.parse_rate, GREEN, "^"),),
-    "Commonest confidence: share": (_Line(lambda one: one.commonest_share, VERMILION, "s"),),
+    "Brier score": ((lambda one: one.brier, BLUE, "o", None),),
+    "Parse rate": ((lambda one: one.parse_rate, GREEN, "^", None),),
+    "Commonest confidence: share": ((lambda one: one.commonest_share, VERMILION, "s", None),),
 }
 _NOT_SHARES = ("Mean score", "ECE", "Brier score")
 
@@ -302,20 +295,17 @@ def draw(run: Course, path: Path) -> None:
 
 def _draw_lines(axes: Axes, run: Course, lines: Sequence[_Line]) -> None:
     """Values of the windows at their middles; with markers, as a single window would not show otherwise."""
-    for line in lines:
-        y = [_or_nan(line.pick(block)) for block in run.blocks]
-        style: dict[str, Any] = {"color": line.colour, "marker": line.marker, "label": line.label}
-        axes.plot(_middles(run), y, markersize=3, linewidth=1.3, **style)
+    for pick, colour, marker, label in lines:
+        style: dict[str, Any] = {"color": colour, "marker": marker, "label": label}
+        axes.plot(_middles(run), _floats(pick, run.blocks), markersize=3, linewidth=1.3, **style)
     axes.set_xlim(0, run.last.first + run.last.n)
     axes.locator_params(axis="x", nbins=4)
     axes.set_xlabel("rollouts")
 
 
 def _draw_spread(axes: Axes, run: Course) -> None:
-    middle = [_or_nan(block.means["confidence"]) for block in run.blocks]
-    sd = [_or_nan(block.confidence_sd) for block in run.blocks]
-    low, high = ([m + sign * s for m, s in zip(middle, sd, strict=True)] for sign in (-1, 1))
-    axes.fill_between(_middles(run), low, high, color=VERMILION, alpha=0.2, linewidth=0)
+    middle, sd = _floats(_part("confidence"), run.blocks), _floats(lambda one: one.confidence_sd, run.blocks)
+    axes.fill_between(_middles(run), middle - sd, middle + sd, color=VERMILION, alpha=0.2, linewidth=0)
 
 
 def _draw_histograms(axes: Axes, run: Course) -> None:
@@ -330,7 +320,3 @@ def _draw_histograms(axes: Axes, run: Course) -> None:
 
 def _middles(run: Course) -> list[float]:
     return [block.first + block.n / 2 for block in run.blocks]
-
-
-def _or_nan(value: float | None) -> float:
-    return float("nan") if value is None else value

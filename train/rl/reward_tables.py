@@ -86,13 +86,10 @@ def bound(payoff: float) -> str:
 
 def value_row(reward: Reward, found: Incentives) -> tuple[str, ...]:
     """What a deliberate error and honest answers pay."""
-    best = [payoffs(reward).best(chance) for chance in CHANCES]
-    error = found.deliberate_error
-    return (
-        f"`{reward.name}`",
-        f"{error:.2f}",
-        *(f"**{paid:.2f}**" if paid < error else f"{paid:.2f}" for paid in best),
-    )
+    tabulated, error = payoffs(reward), found.deliberate_error
+    best = [tabulated.best(chance) for chance in CHANCES]
+    paid = (f"**{value:.2f}**" if value < error else f"{value:.2f}" for value in best)
+    return f"`{reward.name}`", f"{error:.2f}", *paid
 
 
 def draw() -> bytes:

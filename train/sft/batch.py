@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import importlib
 import json
 import logging
 import os
@@ -67,10 +67,7 @@ def load_template(model: str, limits: Limits) -> Any:
     """The template as training has it, with train/sft/swift_plugin.py. Raises RecordError."""
     from swift import get_processor, get_template
 
-    plugin = Path(__file__).with_name("swift_plugin.py")
-    spec = importlib.util.spec_from_file_location("swift_plugin", plugin)
-    assert spec is not None and spec.loader is not None
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    importlib.import_module("train.sft.swift_plugin")
     try:
         processor = get_processor(model, model_type="qwen2_5_vl")
     # The hubs and transformers raise what they like: what it says is what the user has to read.

@@ -12,6 +12,7 @@ from emocaliber.mini.scene import Scene
 from emocaliber.response import parse
 from emocaliber.scoring import ScoredRow, score
 
+INSIDE = ("ID VSA", "ID VER")
 # What the committed checkpoint has to reach, decoded greedily.
 LEAST_SHARE_OF_BAYES = 0.90
 LEAST_FACTS_RIGHT = 0.95
@@ -30,10 +31,9 @@ def measure(records: Sequence[Mapping[str, Any]], scenes: Mapping[Any, Any]) -> 
         Shares in [0, 1]; `facts` per attribute, `auroc` per group.
     """
     scored = [(score(dict(record)), record) for record in records]
-    inside = [(row, record) for row, record in scored if row.group in ("ID VSA", "ID VER")]
+    inside = [(row, record) for row, record in scored if row.group in INSIDE]
     rows = [row for row, _ in inside]
     facts = facts_right([(record, scenes[row.id]) for row, record in inside])
-    confident = [row for row in rows if row.confidence is not None]
     return {
         "rows": len(rows),
         "parse_rate": mean([row.status == "answered" for row in rows]),
@@ -43,18 +43,13 @@ def measure(records: Sequence[Mapping[str, Any]], scenes: Mapping[Any, Any]) -> 
         }
         | {"all": share_of_bayes(rows)},
         "facts": facts | {"all": mean(list(facts.values()))},
-        "auroc": {
-            group: number(
-                auroc(
-                    level_counts(
-                        [row.confidence for row in confident if row.group == group],
-                        [row.correct for row in confident if row.group == group],
-                    )
-                )
-            )
-            for group in ("ID VSA", "ID VER")
-        },
+        "auroc": {group: auroc_of([row for row in rows if row.group == group]) for group in INSIDE},
     }
+
+
+def auroc_of(rows: Sequence[ScoredRow]) -> float | None:
+    """AUROC of the rows with a confidence; None where it is undefined."""
+    return number(auroc(level_counts([row.confidence for row in rows], [row.correct for row in rows])))
 
 
 def share_of_bayes(rows: Sequence[ScoredRow]) -> float:

@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from emocaliber.report.figure_style import LINES, clean, encoded, figure_settings, legend_below, new_figure
 from train.stages.markdown import table
 from train.stages.results import CLAIMS, VARIES
@@ -200,22 +202,10 @@ def _draw(axes: Axes, runs: Mapping[str, Any], names: list[str], score: str) -> 
         placed = [(place + shift, one) for place, one in enumerate(found) if one and one["value"] is not None]
         if not placed:
             continue
-        values = [100 * one["value"] for _, one in placed]
-        ends = [one["interval"] or (one["value"], one["value"]) for _, one in placed]
+        values = 100 * np.array([one["value"] for _, one in placed])
+        low, high = 100 * np.array([one["interval"] or 2 * (one["value"],) for _, one in placed]).T
         # A basic interval can leave its score outside by rounding.
-        bars = [
-            [max(0.0, value - 100 * low) for value, (low, _) in zip(values, ends, strict=True)],
-            [max(0.0, 100 * high - value) for value, (_, high) in zip(values, ends, strict=True)],
-        ]
-        axes.errorbar(
-            [place for place, _ in placed],
-            values,
-            yerr=bars,
-            color=colour,
-            marker=marker,
-            linestyle="none",
-            capsize=2,
-            markersize=5,
-            label=group,
-        )
+        bars = np.maximum(0, [values - low, high - values])
+        style: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": "none", "label": group}
+        axes.errorbar([place for place, _ in placed], values, yerr=bars, capsize=2, markersize=5, **style)
     axes.grid(axis="y", linewidth=0.4, alpha=0.5)
