@@ -1,6 +1,8 @@
 """Runs a script so that a signal ends all of it: every process that it has started, not the script alone.
 
-    python -m emocaliber.supervise SCRIPT [ARGUMENT ...]
+    python emocaliber/supervise.py SCRIPT [ARGUMENT ...]
+
+Started by its path, not by `python -m`, which would first look for modules in the user's folder.
 
 On SIGTERM, SIGINT or SIGHUP all processes below this one, orphans included, get SIGTERM, and after GRACE_S
 seconds SIGKILL. Ctrl-C reaches all of them by itself: they have PATIENCE_S seconds before that. The exit

@@ -29,7 +29,7 @@ MAX_PIXELS="${MAX_PIXELS:-451584}" # 576 * 28 * 28
 SEED="${SEED:-0}"
 
 source "$ROOT/setup_env.sh"
-[[ -n "${EMOCALIBER_SUPERVISED:-}" ]] || exec "$EMOCALIBER_PYTHON" -m emocaliber.supervise "$0" "$@"
+[[ -n "${EMOCALIBER_SUPERVISED:-}" ]] || exec "$EMOCALIBER_PYTHON" "$ROOT/emocaliber/supervise.py" "$0" "$@"
 if [[ "$DATA" == "$MINI_DATA/test.jsonl" ]]; then
   python "$ROOT/data/build_mini.py" --output-dir "$MINI_DATA" # does nothing when it is complete
 fi

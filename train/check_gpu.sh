@@ -33,7 +33,7 @@ else
   device="$(nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader | head -n 1)"
 fi
 source "$ROOT/setup_env.sh"
-[[ -n "${EMOCALIBER_SUPERVISED:-}" ]] || exec "$EMOCALIBER_PYTHON" -m emocaliber.supervise "$0" "$@"
+[[ -n "${EMOCALIBER_SUPERVISED:-}" ]] || exec "$EMOCALIBER_PYTHON" "$ROOT/emocaliber/supervise.py" "$0" "$@"
 mkdir -p "$ROOT/train/output" "${CHECK_DIR:-$ROOT/train/output}"
 CHECK_DIR="$(realpath "${CHECK_DIR:-$(mktemp -d "$ROOT/train/output/check_gpu.XXXX")}")"
 export SIZE=mini N_GPU=1 OUTPUT_ROOT="$CHECK_DIR" MINI_DATA="$CHECK_DIR/data"

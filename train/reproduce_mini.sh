@@ -34,7 +34,7 @@ unset MODEL DATASET SETTINGS OUTPUT_DIR SEED REWARD RECORDS VAL_RECORDS
 export SIZE=mini RL_ENGINE MINI_DATA N_TRAIN
 
 source "$ROOT/setup_env.sh"
-[[ -n "${EMOCALIBER_SUPERVISED:-}" ]] || exec "$EMOCALIBER_PYTHON" -m emocaliber.supervise "$0" "$@"
+[[ -n "${EMOCALIBER_SUPERVISED:-}" ]] || exec "$EMOCALIBER_PYTHON" "$ROOT/emocaliber/supervise.py" "$0" "$@"
 if (($#)); then
   echo "error: $1: takes no arguments; see the variables at its head" >&2
   exit 2

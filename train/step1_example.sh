@@ -30,7 +30,7 @@ if [[ "$SIZE" != mini && (-z "$MODEL" || -z "$DATASET") ]]; then
   exit 2
 fi
 source "$ROOT/setup_env.sh"
-[[ -n "${EMOCALIBER_SUPERVISED:-}" ]] || exec "$EMOCALIBER_PYTHON" -m emocaliber.supervise "$0" "$@"
+[[ -n "${EMOCALIBER_SUPERVISED:-}" ]] || exec "$EMOCALIBER_PYTHON" "$ROOT/emocaliber/supervise.py" "$0" "$@"
 "$EMOCALIBER_PYTHON" "$ROOT/train/preflight/variables.py"
 if [[ "$SIZE" == mini ]]; then
   "$EMOCALIBER_PYTHON" "$ROOT/data/build_mini.py" --output-dir "$MINI_DATA" --split train --n-train "$N_TRAIN"

@@ -35,7 +35,7 @@ if [[ "$SIZE" != mini && -z "$DATASET" ]]; then
   exit 2
 fi
 source "$ROOT/setup_env.sh"
-[[ -n "${EMOCALIBER_SUPERVISED:-}" ]] || exec "$EMOCALIBER_PYTHON" -m emocaliber.supervise "$0" "$@"
+[[ -n "${EMOCALIBER_SUPERVISED:-}" ]] || exec "$EMOCALIBER_PYTHON" "$ROOT/emocaliber/supervise.py" "$0" "$@"
 "$EMOCALIBER_PYTHON" "$ROOT/train/preflight/variables.py"
 if [[ -z "$DATASET" ]]; then
   if [[ ! -f "$MINI_DATA/train_stage2.jsonl" ]]; then

@@ -56,7 +56,7 @@ if [[ -z "${MODEL:-}" ]]; then
   fi
 fi
 source "$ROOT/setup_env.sh"
-[[ -n "${EMOCALIBER_SUPERVISED:-}" ]] || exec "$EMOCALIBER_PYTHON" -m emocaliber.supervise "$0" "$@"
+[[ -n "${EMOCALIBER_SUPERVISED:-}" ]] || exec "$EMOCALIBER_PYTHON" "$ROOT/emocaliber/supervise.py" "$0" "$@"
 "$EMOCALIBER_PYTHON" "$ROOT/train/preflight/variables.py"
 echo "stage 3 of $SIZE by $RL_ENGINE with the reward $REWARD, from $MODEL"
 if [[ "$RECORDS" == "$MINI_DATA/train_stage3.jsonl" && ! -f "$RECORDS" ]]; then

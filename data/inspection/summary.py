@@ -210,7 +210,7 @@ class TokenCounter:
         from transformers import AutoProcessor
 
         try:
-            self._processor: Any = AutoProcessor.from_pretrained(checkpoint)  # type: ignore[no-untyped-call]
+            self._processor: Any = AutoProcessor.from_pretrained(checkpoint)
             self._images = self._processor.image_processor
             self._merge = self._images.merge_size**2
         except (OSError, ValueError, AttributeError) as error:

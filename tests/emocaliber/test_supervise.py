@@ -13,6 +13,7 @@ import pytest
 from emocaliber.response import SECTIONS
 
 ROOT = Path(__file__).parents[2]
+SUPERVISE = ROOT / "emocaliber" / "supervise.py"
 # These tests may run in the background, where signals are ignored.
 LISTENING = ("env", "--default-signal=HUP,INT,TERM")
 # A child in a group of its own, one whose parent has ended, and one that does not listen.
@@ -70,7 +71,7 @@ def test_the_status_is_the_scripts(tmp_path: Path, status: int) -> None:
 def test_what_was_started_to_ignore_a_hangup_ignores_it(tmp_path: Path) -> None:
     script = f'touch "{tmp_path}/ready"; sleep 1; exit 5'
     (tmp_path / "script.sh").write_text(script)
-    command = ["nohup", sys.executable, "-m", "emocaliber.supervise", str(tmp_path / "script.sh")]
+    command = ["nohup", sys.executable, str(SUPERVISE), str(tmp_path / "script.sh")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not (tmp_path / "ready").exists():
         time.sleep(0.02)
@@ -95,7 +96,7 @@ def test_what_was_started_to_ignore_a_hangup_ignores_it(tmp_path: Path) -> None:
 def test_a_script_is_supervised_before_it_starts_anything(name: str) -> None:
     lines = (ROOT / f"{name}.sh").read_text().splitlines()
     after = lines[lines.index('source "$ROOT/setup_env.sh"') + 1]
-    assert after.endswith('exec "$EMOCALIBER_PYTHON" -m emocaliber.supervise "$0" "$@"')
+    assert after.endswith('exec "$EMOCALIBER_PYTHON" "$ROOT/emocaliber/supervise.py" "$0" "$@"')
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])

@@ -162,8 +162,9 @@ def export_verl(actor: Path, target: Path) -> None:
     merged = target.with_name(f".{target.name}.merged")
     with partial_folder(merged) as partial:
         command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
-        command += ["--local_dir", str(actor), "--target_dir", str(partial)]
-        if (status := subprocess.run(command, check=False).returncode) != 0:
+        command += ["--local_dir", str(actor.absolute()), "--target_dir", str(partial.absolute())]
+        # Not in the user's folder, where `-m` would look for modules first.
+        if (status := subprocess.run(command, check=False, cwd=Path(__file__).parent).returncode) != 0:
             raise Failure(f"{actor}: verl's merger ended with status {status}; see its output above")
     adapters = merged / "lora_adapter"
     if (adapters / ADAPTERS).is_file():

@@ -14,7 +14,7 @@ N_GPU="${N_GPU:-1}"        # without a GPU: training processes
 STALL_S="${STALL_S:-1800}" # longer than one step, than loading the model, and than a validation
 RAY_CPUS="${RAY_CPUS:-}"   # logical CPUs for Ray's workers; empty: the machine's, without a GPU 16
 source "$ROOT/setup_env.sh"
-[[ -n "${EMOCALIBER_SUPERVISED:-}" ]] || exec "$EMOCALIBER_PYTHON" -m emocaliber.supervise "$0" "$@"
+[[ -n "${EMOCALIBER_SUPERVISED:-}" ]] || exec "$EMOCALIBER_PYTHON" "$ROOT/emocaliber/supervise.py" "$0" "$@"
 
 if (($# < 5)); then
   echo "error: usage: verl_grpo.sh SETTINGS MODEL TRAIN.parquet VAL.parquet OUTPUT_DIR [key=value ...]" >&2

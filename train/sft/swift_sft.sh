@@ -9,7 +9,7 @@ if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
   exit 0
 fi
 source "$ROOT/setup_env.sh"
-[[ -n "${EMOCALIBER_SUPERVISED:-}" ]] || exec "$EMOCALIBER_PYTHON" -m emocaliber.supervise "$0" "$@"
+[[ -n "${EMOCALIBER_SUPERVISED:-}" ]] || exec "$EMOCALIBER_PYTHON" "$ROOT/emocaliber/supervise.py" "$0" "$@"
 if (($# < 4)); then
   echo "error: usage: swift_sft.sh SETTINGS MODEL DATASET OUTPUT_DIR [flags of swift sft]" >&2
   exit 2
