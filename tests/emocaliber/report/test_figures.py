@@ -274,7 +274,7 @@ def test_rows_without_confidence_have_no_figures():
 def test_processes_draw_the_same_figures_and_one_that_dies_costs_none(monkeypatch):
     evaluation = evaluate([row(1, "FI-2", "0.9", True), row(2, "FI-2", "0.4", False)], n_draws=0)
     expected = draw_figures(evaluation, (".png",))
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3})
     with FigureDrawers((".png",)) as drawers:
         processes = [process for process, _ in drawers._drawers]
         processes[1].kill()
