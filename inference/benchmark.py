@@ -33,25 +33,17 @@ from inference.runs.arguments import parse_arguments
 from inference.runs.plan import Plan, describe_run, make_plan
 from inference.runs.run_folder import RunFolder
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    parser = CommandParser(description=__doc__)
-    parser.add_argument("what", choices=("infer", "confidences", "evaluate"))
-    what = parser.parse_args(given[:1]).what
-    if what == "evaluate":
-        return benchmark_evaluate_main(given[1:])
-    return run_command(lambda: measure_inference(what, given[1:]))
-
-
+TARGET_GAIN, TARGET_SHARE = 12, 0.9
+WARM_UP_ROWS = 2
+ROWS_ONE_BY_ONE = 64  # they take as long as a thousand rows together
+ROUNDS = 2  # (b) and (c) in turn, so that a machine that gets slower is no advantage of either
 HERE = Path(__file__).resolve().parent
 ONE_CORE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 TABLES_ALONE = ("--no-figures", "--no-page")
 
 
-def benchmark_evaluate_main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+def measure_evaluation(argv: Sequence[str]) -> None:
+    """Time the tables of both sides on one core, evaluate.py with each further output, and the sizes."""
     parser = CommandParser(prog="benchmark.py evaluate", description=__doc__)
     parser.add_argument(
         "--predictions", type=Path, required=True, help="rows to draw the benchmark's rows from"
@@ -71,12 +63,8 @@ def benchmark_evaluate_main(argv: Sequence[str] | None = None) -> int:
     if arguments.draws != 0 and arguments.draws < 100:
         parser.error("--draws must be 0 or at least 100")
     if arguments.loop_on is not None:
-        return run_command(lambda: tables_by_a_loop(arguments.loop_on, arguments.draws))
-    return run_command(lambda: measure(arguments))
-
-
-def measure(arguments: argparse.Namespace) -> None:
-    """Time the tables of both sides on one core, evaluate.py with each further output, and the sizes."""
+        tables_by_a_loop(arguments.loop_on, arguments.draws)
+        return
     rows = list(iterate_records(arguments.predictions))
     if not rows:
         raise RecordError(f"{arguments.predictions}: no rows; give a file with predictions")
@@ -88,7 +76,7 @@ def measure(arguments: argparse.Namespace) -> None:
         loop += ["--loop-on", str(data)]
         for what, draws in (("without", 0), ("with", arguments.draws)):
             options = ("--draws", str(draws))
-            ours, _ = timed_process(evaluate_command(data, folder, *options, *TABLES_ALONE), on_one_core=True)
+            ours, _ = timed_evaluation(data, folder, *options, *TABLES_ALONE, on_one_core=True)
             theirs, _ = timed_process([*loop, *options], on_one_core=True)
             title = f"tables {what} intervals, one core"
             print(f"{title:<40}{ours:8.2f} s{theirs:9.2f} s by a loop: {ours / theirs:.3f} of it", flush=True)
@@ -98,7 +86,7 @@ def measure(arguments: argparse.Namespace) -> None:
             "and PNG figures (evaluate.py as it is)": (),
             "and PDF figures": ("--pdf",),
         }.items():
-            seconds, _ = timed_process(evaluate_command(data, folder, *wanted))
+            seconds, _ = timed_evaluation(data, folder, *wanted)
             print(f"{title:<40}{seconds:8.2f} s", flush=True)
         if arguments.sizes:
             time_sizes(rows, sorted(arguments.sizes), folder)
@@ -110,7 +98,7 @@ def time_sizes(rows: Sequence[dict[str, Any]], sizes: Sequence[int], folder: Pat
     before: tuple[int, float] | None = None
     for size in sizes:
         data = write_rows(rows, size, folder / "rows.jsonl")
-        seconds, peak_mb = timed_process(evaluate_command(data, folder, "--no-page"))
+        seconds, peak_mb = timed_evaluation(data, folder, "--no-page")
         further = f"{(seconds - before[1]) / (size - before[0]) * 1000:9.4f} s" if before else " " * 11
         print(f"{size:<12}{seconds:9.1f}   {further:<22}   {peak_mb:8.0f} MB", flush=True)
         before = (size, seconds)
@@ -118,18 +106,19 @@ def time_sizes(rows: Sequence[dict[str, Any]], sizes: Sequence[int], folder: Pat
 
 def write_rows(rows: Sequence[dict[str, Any]], n: int, path: Path) -> Path:
     """Write n rows, the given ones over and over, each with an id and an image of its own."""
-    copies = (
-        {**rows[number % len(rows)], "id": f"row-{number}", "image": f"images/{number}.jpg"}
-        for number in range(n)
-    )
-    write_jsonl_atomic(path, copies)
+    copies = ((number, rows[number % len(rows)]) for number in range(n))
+    write_jsonl_atomic(path, ({**row, "id": f"row-{i}", "image": f"images/{i}.jpg"} for i, row in copies))
     return path
 
 
-def evaluate_command(data: Path, folder: Path, *options: str) -> list[str]:
-    """The command line of evaluate.py."""
+def timed_evaluation(
+    data: Path, folder: Path, *options: str, on_one_core: bool = False
+) -> tuple[float, float]:
+    """Run evaluate.py; gives its seconds and its peak memory in MB."""
     command = [sys.executable, str(HERE / "evaluate.py"), "--predictions", str(data)]
-    return [*command, "--output-dir", str(folder / "results"), *options]
+    return timed_process(
+        [*command, "--output-dir", str(folder / "results"), *options], on_one_core=on_one_core
+    )
 
 
 def timed_process(command: Sequence[str], *, on_one_core: bool = False) -> tuple[float, float]:
@@ -185,12 +174,6 @@ def tables_by_a_loop(data: Path, n_draws: int) -> None:
                 drawn = rng.integers(0, len(columns[0]), len(columns[0]))
                 values.append(metric(columns[0][drawn], columns[1][drawn]))
             print(group, name, values[0], np.percentile(values, [2.5, 97.5]))
-
-
-TARGET_GAIN, TARGET_SHARE = 12, 0.9
-WARM_UP_ROWS = 2
-ROWS_ONE_BY_ONE = 64  # they take as long as a thousand rows together
-ROUNDS = 2  # (b) and (c) in turn, so that a machine that gets slower is no advantage of either
 
 
 def measure_inference(what: str, argv: Sequence[str]) -> None:
@@ -342,6 +325,16 @@ def lines(numbers: dict[str, Any]) -> list[str]:
             f"{rates['2'] / rates['1']:.2f} times"
         )
     return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    parser = CommandParser(description=__doc__)
+    parser.add_argument("what", choices=("infer", "confidences", "evaluate"))
+    what = parser.parse_args(given[:1]).what
+    measure = measure_evaluation if what == "evaluate" else partial(measure_inference, what)
+    return run_command(lambda: measure(given[1:]))
 
 
 if __name__ == "__main__":

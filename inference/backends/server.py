@@ -3,10 +3,10 @@
 import base64
 import io
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +113,6 @@ def data_url(image: Image.Image) -> str:
 FAILURES_IN_A_ROW = 20
 """After so many rows without an answer the server, not the rows, is at fault."""
 
-PromptCounter = Callable[[Mapping[str, Any], Sequence[tuple[int, int]]], tuple[int, int]]
-
 
 class ServerBackend:
     """A server that answers rows; a `backend.Backend`."""
@@ -135,8 +133,9 @@ class ServerBackend:
         self.settings = settings
         self.asking = asking
         self.url = settings.server_url or ""
-        has_folder = Path(settings.checkpoint).is_dir()
-        self._count = _prompt_counter(settings, asking) if has_folder else None
+        self._count = self._count_prompt if Path(settings.checkpoint).is_dir() else None
+        self._tokenizer: ChatTokenizer | None = None
+        self._loading = threading.Lock()
         server = ChatServer(self.url, key, settings.timeout_s, max_retries, settings.batch_size, backoff_s)
         self._client = ChatClient(server)
         self.model = self._model()
@@ -195,10 +194,21 @@ class ServerBackend:
         try:
             fields = completion_fields(row, self.asking, self.settings.image_factor)
             if self._count is not None:
-                row.expected = self._count(row.record, row.sizes)
+                row.expected = self._count(row)
         except RowError as error:
             return Failure(error.type, error.message)
         return {"model": self.model, **fields}
+
+    def _count_prompt(self, row: _Row) -> tuple[int, int]:
+        """Count the tokens of a row's prompt and of its images, as the server has to.
+
+        The tokenizer takes seconds to load: it is when the first row is counted, and the server was found.
+        """
+        with self._loading:  # of several threads one loads it
+            own = self._tokenizer = self._tokenizer or ChatTokenizer(self.settings.checkpoint)
+        ids = own.encode(chat_messages(row.record, self.asking.prompt))
+        factor = self.settings.image_factor
+        return count_prompt_tokens(ids, row.sizes, self.asking, factor, own.image_token_id)
 
     def _outcome(self, row: _Row, outcome: Completion | Failure) -> Answer | Refusal:
         identity = row.record["id"]
@@ -255,20 +265,3 @@ class ServerBackend:
         if error.status == 404:
             return EngineError(f"{error}; correct the address (it ends in /v1) or the model's name")
         return EngineError(f"{error}; put it into the environment variable {self.settings.api_key_variable}")
-
-
-def _prompt_counter(settings: Settings, asking: Asking) -> PromptCounter:
-    """Give what counts the tokens of a row's prompt and of its images, as the server has to.
-
-    The tokenizer takes seconds to load: it is when the first row is counted, and the server has been found.
-    """
-    tokenizer = cache(lambda: ChatTokenizer(settings.checkpoint))
-    loading = threading.Lock()
-
-    def count(record: Mapping[str, Any], sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-        with loading:  # of several threads one loads it
-            own = tokenizer()
-        ids = own.encode(chat_messages(record, asking.prompt))
-        return count_prompt_tokens(ids, sizes, asking, settings.image_factor, own.image_token_id)
-
-    return count

@@ -154,6 +154,9 @@ class Engine:
         self._sampling_params = vllm.SamplingParams
         self._structured_outputs = StructuredOutputsParams
         self._final_only = RequestOutputKind.FINAL_ONLY
+        self._scoring = vllm.SamplingParams(
+            temperature=0, max_tokens=1, prompt_logprobs=0, output_kind=self._final_only
+        )
         self._engine: Any = self._llm.llm_engine
         config = self._engine.model_config.hf_config
         if not hasattr(config, "image_token_id"):
@@ -261,12 +264,6 @@ class Engine:
         del self._probing[row_id]
         logprobs = [row.logprobs[number] for number in range(len(row.probes))]
         return with_confidences(row.answer, row.probes, logprobs, row.answer.n_prompt_tokens or 0)
-
-    @property
-    def _scoring(self) -> Any:
-        return self._sampling_params(
-            temperature=0, max_tokens=1, prompt_logprobs=0, output_kind=self._final_only
-        )
 
     def generate(self, requests: Sequence[Request]) -> int:
         """Ask for rows by one call of `LLM.generate`, to compare with; gives the number of tokens."""

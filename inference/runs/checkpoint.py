@@ -167,15 +167,13 @@ def _image_factor(config: dict[str, Any]) -> int:
 
 def _own_max_pixels(path: Path) -> int | None:
     """Read the largest image in pixels that the checkpoint's own image processor would make."""
-    for name, part in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
+    for name in ("preprocessor_config.json", "processor_config.json"):
         if (path / name).is_file():
             config = _read_config(path / name)
-            settings = config.get(part) if part else config
-            if isinstance(settings, dict):
-                size = settings.get("size")
-                own = settings.get("max_pixels") or (
-                    size.get("longest_edge") if isinstance(size, dict) else None
-                )
-                if isinstance(own, int):
-                    return own
+            settings = config.get("image_processor") if name == "processor_config.json" else config
+            settings = settings if isinstance(settings, dict) else {}
+            size = settings.get("size")
+            own = settings.get("max_pixels") or (isinstance(size, dict) and size.get("longest_edge"))
+            if isinstance(own, int) and own:
+                return own
     return None

@@ -87,7 +87,8 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.run: dict[str, Any] = {}
-        self._lock: int | None = None
+        self.lock = -1
+        """The descriptor that holds an open folder; it stays taken until every process that has it ends."""
 
     def check(
         self, identity: Mapping[str, Any], *, overwrite: bool, names: Mapping[str, str] | None = None
@@ -138,7 +139,7 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+            self.lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise RecordError(
                 f"{self.path}: cannot be written ({error.strerror}); give another --output-dir"
@@ -155,12 +156,6 @@ class RunFolder:
         earlier = read_run(self.path).get("attempts", []) if (self.path / RUN).is_file() else []
         self.run = {**run, "attempts": [*earlier, run["attempts"][0]]}
         self.write_run()
-
-    @property
-    def lock(self) -> int:
-        """The descriptor that holds an open folder; it stays taken until every process that has it ends."""
-        assert self._lock is not None
-        return self._lock
 
     def _wait_for_lock(self) -> None:
         deadline = time.monotonic() + PATIENCE_S
@@ -310,9 +305,9 @@ class RunFolder:
 
     def close(self) -> None:
         """Let another run have the folder."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        if self.lock >= 0:
+            os.close(self.lock)
+            self.lock = -1
 
 
 def _output_fields(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def backend_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
             backoff_s=backoff_s,
         )
         assert backend._count is None, "without a checkpoint nothing is expected"
-        backend._count = expected
+        backend._count = expected and (lambda row: expected(row.record, row.sizes))
         return backend
 
     return make
