@@ -164,8 +164,9 @@ def _floats(pick: _Pick, windows: Iterable[WindowStatistics]) -> FloatArray:
 
 
 def _number(value: float | None, width: int, n_decimals: int, sign: str = "", factor: int = 1) -> str:
-    is_defined = value is not None and value == value
-    return f"{factor * value:{sign}{width}.{n_decimals}f}" if is_defined else f"{'-':>{width}}"
+    if value is None or value != value:
+        return f"{'-':>{width}}"
+    return f"{factor * value:{sign}{width}.{n_decimals}f}"
 
 
 def _sparkline(values: Sequence[float]) -> str:
