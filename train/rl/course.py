@@ -164,7 +164,7 @@ def _floats(pick: _Pick, windows: Iterable[WindowStatistics]) -> FloatArray:
 
 
 def _number(value: float | None, width: int, n_decimals: int, sign: str = "", factor: int = 1) -> str:
-    if value is None or value != value:
+    if value is None or np.isnan(value):
         return f"{'-':>{width}}"
     return f"{factor * value:{sign}{width}.{n_decimals}f}"
 
@@ -172,11 +172,14 @@ def _number(value: float | None, width: int, n_decimals: int, sign: str = "", fa
 def _sparkline(values: Sequence[float]) -> str:
     """Means of neighbouring windows as blocks from the least to the greatest value; blank where undefined."""
     size = -(-len(values) // _COURSE_WIDTH)
-    known = [[v for v in values[i : i + size] if v == v] for i in range(0, len(values), size)]
-    means = [sum(part) / len(part) for part in known if part]
-    least, span = min(means, default=0), max(means, default=0) - min(means, default=0)
-    levels = iter([round((len(_LEVELS) - 1) * (v - least) / span) if span > 1e-9 else 0 for v in means])
-    return "".join(_LEVELS[next(levels)] if part else " " for part in known)
+    known = [[v for v in values[i : i + size] if not np.isnan(v)] for i in range(0, len(values), size)]
+    means = [sum(part) / len(part) if part else None for part in known]
+    least = min((v for v in means if v is not None), default=0.0)
+    span = max((v for v in means if v is not None), default=0.0) - least
+    steps = len(_LEVELS) - 1
+    return "".join(
+        " " if v is None else _LEVELS[round(steps * (v - least) / span) if span > 1e-9 else 0] for v in means
+    )
 
 
 def _score_table(
