@@ -30,7 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "taxonomy": set(),
     "provenance": set(),
     "supervise": {"command_line"},
-    "server_url": set(),
+    "server_url": {"jsonl"},
     "stated": {"taxonomy"},
     "records": {"jsonl", "taxonomy"},
     "prompts": {"records"},
