@@ -130,12 +130,12 @@ def is_server_url(url: str) -> bool:
 def read_key(variable: str) -> str:
     """Read a server's key from an environment variable, white space around it aside; "" for none.
 
-    Raises ValueError for what no header of a request can hold, such as two keys on two lines. The message is
+    Raises RecordError for what no header of a request can hold, such as two keys on two lines. The message is
     one line and does not repeat the value: the HTTP library's own would, in every failure that it tells.
     """
     key = os.environ.get(variable, "").strip()
     if not re.fullmatch("[!-~]*", key):
-        raise ValueError(
+        raise RecordError(
             f"the environment variable {variable} holds no key, which is printable ASCII without white space "
             "in it; export it again"
         )

@@ -23,7 +23,6 @@ from emocaliber.chat_server import (
 )
 from emocaliber.command_line import read_key
 from emocaliber.images import resized
-from emocaliber.jsonl import RecordError
 from emocaliber.records import record_candidates
 from inference.backends.backend import Answer, Asking, EngineError, Refusal, Settings
 from inference.backends.prepare import (
@@ -126,10 +125,7 @@ class ServerBackend:
         that and the pixel limits imply. Raises RecordError for a key that cannot be one, EngineError for a
         server that cannot be used.
         """
-        try:
-            key = read_key(settings.api_key_variable)
-        except ValueError as error:
-            raise RecordError(str(error)) from None
+        key = read_key(settings.api_key_variable)
         self.settings = settings
         self.asking = asking
         self.url = settings.server_url or ""

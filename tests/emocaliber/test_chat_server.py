@@ -25,7 +25,6 @@ from emocaliber.chat_server import (
     read_completion,
     retry_after_s,
 )
-from emocaliber.command_line import is_server_url, read_key
 
 
 def question(name: str) -> Mapping[str, Any]:
@@ -166,49 +165,6 @@ def test_only_keys_are_hidden_and_placeholders_are_not() -> None:
     assert server.line(f"a\n key:  sk-12345678{'x' * 500}").startswith("a key: ***xxx")
     assert len(server.line("x" * 500)) == 300 and "sk-" not in repr(server)
     assert ChatServer("http://h/v1", "none", 1, 0, 1).hidden("none of it") == "none of it"
-
-
-@pytest.mark.parametrize(
-    ("url", "good"),
-    [
-        ("http://127.0.0.1:8000/v1", True),
-        ("https://api.example.org/openai/v1/", True),
-        ("ftp://h/v1", False),
-        ("h:8000/v1", False),
-        ("http:///v1", False),
-        ("https://me:pw@h/v1", False),
-        ("https://:pw@h/v1", False),
-        ("http://h:port/v1", False),
-        ("https://h/v1?key=k", False),
-        ("http://[::1/v1", False),
-        ("http://a host/v1", False),
-        ("http://h\n/v1", False),
-        ("http://h/\udcff", False),
-        ("", False),
-    ],
-)
-def test_addresses(url: str, good: bool) -> None:
-    assert is_server_url(url) is good
-
-
-@pytest.mark.parametrize(
-    ("written", "key"),
-    [("", ""), (" sk-1/+=\r\n", "sk-1/+="), ("sk-A\nsk-B", None), ("sk-A sk-B", None), ("schlüssel", None)],
-)
-def test_a_key_is_one_word_that_a_header_can_hold(
-    monkeypatch: pytest.MonkeyPatch, written: str, key: str | None
-) -> None:
-    monkeypatch.setenv("SOME_KEY", written)
-    if key is not None:
-        assert read_key("SOME_KEY") == key
-        return
-    with pytest.raises(ValueError, match=r"^the environment variable SOME_KEY holds no key[^\n]*$") as caught:
-        read_key("SOME_KEY")
-    assert "sk-" not in str(caught.value) and "schl" not in str(caught.value)
-
-
-def test_no_variable_is_no_key() -> None:
-    assert read_key("EMOCALIBER_NO_SUCH_VARIABLE") == ""
 
 
 def test_an_interruption_is_raised_and_not_told_again(caplog: pytest.LogCaptureFixture) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from emocaliber.command_line import CommandParser, Failure, run_command
+from emocaliber.command_line import CommandParser, Failure, is_server_url, read_key, run_command
 from emocaliber.jsonl import RecordError
 
 ROOT = Path(__file__).parents[2]
@@ -173,3 +173,51 @@ def test_a_disk_that_is_full_is_told():
 
 def test_without_a_standard_output_a_command_ends_as_ever():
     assert run("print('x')", '"$0" -c "$1" >&-') == (0, [])
+
+
+# the address and key of a server
+
+
+@pytest.mark.parametrize(
+    ("url", "good"),
+    [
+        ("http://127.0.0.1:8000/v1", True),
+        ("https://api.example.org/openai/v1/", True),
+        ("ftp://h/v1", False),
+        ("h:8000/v1", False),
+        ("http:///v1", False),
+        ("https://me:pw@h/v1", False),
+        ("https://:pw@h/v1", False),
+        ("http://h:port/v1", False),
+        ("https://h/v1?key=k", False),
+        ("http://[::1/v1", False),
+        ("http://a host/v1", False),
+        ("http://h\n/v1", False),
+        ("http://h/\udcff", False),
+        ("", False),
+    ],
+)
+def test_addresses(url: str, good: bool) -> None:
+    assert is_server_url(url) is good
+
+
+@pytest.mark.parametrize(
+    ("written", "key"),
+    [("", ""), (" sk-1/+=\r\n", "sk-1/+="), ("sk-A\nsk-B", None), ("sk-A sk-B", None), ("schlüssel", None)],
+)
+def test_a_key_is_one_word_that_a_header_can_hold(
+    monkeypatch: pytest.MonkeyPatch, written: str, key: str | None
+) -> None:
+    monkeypatch.setenv("SOME_KEY", written)
+    if key is not None:
+        assert read_key("SOME_KEY") == key
+        return
+    with pytest.raises(
+        RecordError, match=r"^the environment variable SOME_KEY holds no key[^\n]*$"
+    ) as caught:
+        read_key("SOME_KEY")
+    assert "sk-" not in str(caught.value) and "schl" not in str(caught.value)
+
+
+def test_no_variable_is_no_key() -> None:
+    assert read_key("EMOCALIBER_NO_SUCH_VARIABLE") == ""

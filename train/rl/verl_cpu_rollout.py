@@ -237,7 +237,7 @@ class TransformersReplica(RolloutReplica):
         )
         await server.wake_up.remote()
         self.servers, self._server_handle = [server], server
-        self._server_url = server_name(self.replica_rank)
+        self._server_address = server_name(self.replica_rank)
 
 
 class TransformersAdapter(BaseRollout):
