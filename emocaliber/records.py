@@ -50,12 +50,12 @@ def iterate_records(*paths: PathLike, need_truth: bool = True) -> Iterator[Recor
 
 
 def iterate_with_places(
-    *paths: PathLike, need_truth: bool = True, allow_invalid: bool = True
+    *paths: PathLike, need_truth: bool = True, allow_invalid: bool = True, keep_tasks: bool = False
 ) -> Iterator[tuple[str, Record]]:
     """Read rows as `iterate_records` does, each with its place, `FILE:LINE`, for messages about it.
 
     `allow_invalid`: a row that says of itself that it is no valid record (`is_invalid_record`) is given as
-    it is: predictions hold such rows, and have to count them.
+    it is: predictions hold such rows, and have to count them. `keep_tasks`: a task is spelt as in the file.
     """
     seen: dict[str, tuple[PathLike, int]] = {}
     for path in paths:
@@ -67,7 +67,8 @@ def iterate_with_places(
                     validate_record(record, need_truth=need_truth)
             except RecordError as error:
                 raise RecordError(f"{where}: {error}") from None
-            record["task"] = canonical_task(record["task"])
+            written = record["task"]
+            record["task"] = canonical_task(written)
             identity = record.get("id")
             remedy = "make ids unique"
             if identity is None:
@@ -83,7 +84,7 @@ def iterate_with_places(
                     f"{where}: id {shown.repr(identity)} is also that of {first[0]}:{first[1]}; {remedy}"
                 )
             seen[identity] = (path, number)
-            yield where, {**record, "id": identity}
+            yield where, {**record, "id": identity} | ({"task": written} if keep_tasks else {})
 
 
 def validate_record(record: Mapping[str, Any], *, need_truth: bool) -> None:

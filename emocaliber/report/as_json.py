@@ -12,7 +12,6 @@ from emocaliber.report.comparison import COMPARED, HIGHER_IS_BETTER, Comparison,
 from emocaliber.report.comparison_tables import EVOLUTION, best_places, evolution_values
 from emocaliber.report.confidences import ConfidenceReport, SampleReport
 from emocaliber.report.confidences_section import confidences_content, samples_content
-from emocaliber.report.paper import PaperProtocol
 from emocaliber.report.summary import (
     Evaluation,
     Summary,
@@ -23,11 +22,6 @@ from emocaliber.report.summary import (
 from emocaliber.report.tables import OVERALL, TaskSet
 
 UNIT = "scores are fractions in [0, 1]"
-
-
-def paper_content(paper: PaperProtocol, provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """What `metrics.json` holds by the paper protocol alone."""
-    return {**provenance, "protocol": "paper", "unit": UNIT, **paper.scores()}
 
 
 def metrics_json(content: Mapping[str, Any]) -> str:
