@@ -19,10 +19,10 @@ from emocaliber.report.as_json import UNIT, metrics_content, metrics_json
 from emocaliber.report.collector import Collector
 from emocaliber.report.confidences import ConfidenceCollector
 from emocaliber.report.confidences_section import best_lines
-from emocaliber.report.figures import FigureDrawers, figure_files
+from emocaliber.report.figures import drawing_process, figure_files
 from emocaliber.report.logs import confidence_part, metric_conf_log, metric_log, metric_part
 from emocaliber.report.page import MOST_ROWS, PageRow, page_row, write_page
-from emocaliber.report.summary import pooling_warnings, summarise
+from emocaliber.report.summary import Evaluation, pooling_warnings, summarise
 from emocaliber.scoring import ScoredRow, score
 from inference.outputs.staging import replace_together
 from inference.runs.run_folder import image_root_of_run
@@ -61,15 +61,15 @@ def evaluate_files(arguments: argparse.Namespace) -> tuple[list[str], list[str]]
 
     def write_into(folder: Path) -> None:
         with ExitStack() as stack:
-            drawers = None
+            draw = None
             if arguments.protocol != "paper" and not arguments.no_figures:
-                drawers = stack.enter_context(FigureDrawers((".png", ".pdf") if arguments.pdf else (".png",)))
+                draw = stack.enter_context(drawing_process((".png", ".pdf") if arguments.pdf else (".png",)))
             with JsonlAppender(folder / "merged_conf.jsonl") as merged:
                 scored = _read_and_score(arguments, clusters, merged.write)
             if arguments.protocol == "paper":
                 lines.extend(_write_paper(folder, scored.by_paper.scores(), arguments.predictions))
             else:
-                lines.extend(_write_default(folder, scored, arguments, drawers))
+                lines.extend(_write_default(folder, scored, arguments, draw))
         if clusters:
             together = f"{scored.n_clustered} of {scored.n_rows} rows show an image that others show as well"
             lines.extend(["", f"Drawn together for the intervals: {together} ({arguments.clusters})"])
@@ -165,7 +165,10 @@ def _read_clusters(path: Path | None) -> dict[str, str]:
 
 
 def _write_default(
-    folder: Path, scored: Scored, arguments: argparse.Namespace, drawers: FigureDrawers | None
+    folder: Path,
+    scored: Scored,
+    arguments: argparse.Namespace,
+    draw: Callable[[Evaluation], Callable[[], dict[str, bytes]]] | None,
 ) -> list[str]:
     """Write the logs, metrics.json, figures and page; with the paper's protocol, its logs and what differs.
 
@@ -174,8 +177,7 @@ def _write_default(
     """
     draws = (arguments.draws, arguments.seed)
     evaluation = summarise(scored.rows, *draws)
-    if drawers is not None:
-        drawers.start(evaluation)
+    drawn = draw(evaluation) if draw else None
     samples, confidences = scored.confidences.sample_report(*draws), scored.confidences.report(*draws)
     content = metrics_content(evaluation, {"predictions": arguments.predictions}, samples, confidences)
     printed = [metric_part(evaluation), "", confidence_part(evaluation), *pooling_warnings(evaluation)]
@@ -203,8 +205,8 @@ def _write_default(
             title=arguments.output_dir.resolve().name,
             image_root=arguments.image_root or image_root_of_run(Path(arguments.predictions[0])),
         )
-    if drawers is not None:
-        figures = drawers.figures()
+    if drawn is not None:
+        figures = drawn()
         for name, picture in figures.items():
             (folder / name).write_bytes(picture)
         printed += [] if figures else ["No figures: no row states a confidence."]
