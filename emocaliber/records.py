@@ -58,12 +58,12 @@ def iterate_records(*paths: PathLike, need_truth: bool = True) -> Iterator[Recor
 
 
 def iterate_with_places(
-    *paths: PathLike, need_truth: bool = True, allow_invalid: bool = True
+    *paths: PathLike, need_truth: bool = True, allow_invalid: bool = True, keep_tasks: bool = False
 ) -> Iterator[tuple[str, Record]]:
     """Read rows as `iterate_records` does, each with its place, `FILE:LINE`, for messages about it.
 
     `allow_invalid`: a row that says of itself that it is no valid record (`is_invalid_record`) is given as
-    it is: predictions hold such rows, and have to count them.
+    it is: predictions hold such rows, and have to count them. `keep_tasks`: a task is spelt as in the file.
     """
     seen: dict[str, tuple[PathLike, int]] = {}
     for path in paths:
@@ -75,7 +75,7 @@ def iterate_with_places(
                     validate_record(record, need_truth=need_truth)
             except RecordError as error:
                 raise RecordError(f"{where}: {error}") from None
-            row = _named(record, repeats)
+            row = _named(record, repeats, keep_task=keep_tasks)
             place = (path, number)
             first = seen.setdefault(row["id"], place)
             if first is not place:  # equal for a file that is given twice
@@ -87,12 +87,13 @@ def iterate_with_places(
             yield where, row
 
 
-def _named(record: Record, repeats: Counter[str]) -> Record:
-    """Give a sound row its task's table name and an id, one from its content where it has none."""
-    row = {**record, "task": canonical_task(record["task"])}
+def _named(record: Record, repeats: Counter[str], *, keep_task: bool) -> Record:
+    """Give a sound row its task's table name, or the written one, and an id, from its content if need be."""
+    named = {**record, "task": canonical_task(record["task"])}
+    row = record if keep_task else named
     if record.get("id") is not None:
         return {**row, "id": str(record["id"])}
-    identity = content_id(row)
+    identity = content_id(named)
     repeats[identity] += 1
     return {**row, "id": identity if repeats[identity] == 1 else f"{identity}-{repeats[identity]}"}
 

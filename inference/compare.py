@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def work(arguments: argparse.Namespace) -> None:
     """Compare, write what is to be written, and print."""
-    from emocaliber.report.as_json import comparison_json
+    from emocaliber.report.as_json import comparison_content, metrics_json
     from emocaliber.report.comparison import MismatchError, compare
     from emocaliber.report.comparison_tables import RENDERERS
 
@@ -94,7 +94,7 @@ def work(arguments: argparse.Namespace) -> None:
         raise RecordError(str(error)) from None
     file_of = dict(zip(names, map(str, files), strict=True))
     texts = {name: render(comparison, file_of) for name, render in RENDERERS.items()}
-    texts["json"] = comparison_json(comparison, file_of)
+    texts["json"] = metrics_json(comparison_content(comparison, file_of))
     printed = texts[arguments.format].rstrip("\n")
     if output_dir is not None:
         written = replace_together(output_dir, lambda folder: _write(folder, texts), lambda _: set())

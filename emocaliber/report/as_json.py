@@ -12,12 +12,10 @@ from emocaliber.report.comparison import COMPARED, HIGHER_IS_BETTER, Comparison,
 from emocaliber.report.comparison_tables import EVOLUTION, best_places, evolution_values
 from emocaliber.report.confidences import ConfidenceReport, SampleReport
 from emocaliber.report.confidences_section import confidences_content, samples_content
-from emocaliber.report.paper import PaperProtocol
 from emocaliber.report.summary import (
     Evaluation,
     Summary,
     TaskMean,
-    Truth,
     pooling_warnings,
 )
 from emocaliber.report.tables import OVERALL, TaskSet
@@ -25,13 +23,8 @@ from emocaliber.report.tables import OVERALL, TaskSet
 UNIT = "scores are fractions in [0, 1]"
 
 
-def paper_content(paper: PaperProtocol, provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """What `metrics.json` holds by the paper protocol alone."""
-    return {**provenance, "protocol": "paper", "unit": UNIT, **paper.scores()}
-
-
 def metrics_json(content: Mapping[str, Any]) -> str:
-    """The text of `metrics.json`, ASCII only, so that any name can be written."""
+    """The text of `metrics.json` or `comparison.json`, ASCII only, so that any name can be written."""
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
@@ -106,7 +99,7 @@ def _summary(summary: Summary) -> dict[str, Any]:
         **summary.scores,
         "intervals": summary.intervals,
         "null_ece": chance and {"mean": chance.mean, "p95": chance.p95},
-        "truth": summary.truth and _truth(summary.truth),
+        "truth": summary.truth and asdict(summary.truth),
         "thresholds": [
             {"threshold": float(row.threshold), "n": row.n, **row.scores, "intervals": row.intervals}
             for row in summary.thresholds
@@ -128,25 +121,6 @@ def _summary(summary: Summary) -> dict[str, Any]:
     }
 
 
-_TRUTH_NAMES = {"gap": "mean_abs_confidence_minus_posterior"}
-_FORECAST_NAMES = {"cross_entropy": "cross_entropy_nats", "kl": "kl_nats", "brier": "brier_over_labels"}
-
-
-def _truth(truth: Truth) -> dict[str, Any]:
-    scores = ("n", "n_with_confidence", "acc", "bayes_acc", "acc_over_bayes", "gap", "intervals")
-    forecast = ("n", "expected_acc", "soft_ece", "cross_entropy", "kl", "brier", "intervals")
-    return {
-        **_renamed({name: getattr(truth, name) for name in scores}, _TRUTH_NAMES),
-        "forecast": _renamed({name: getattr(truth.forecast, name) for name in forecast}, _FORECAST_NAMES),
-    }
-
-
-def _renamed(scores: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """The scores and their `intervals` under the names that metrics.json has for them."""
-    renamed = {names.get(name, name): value for name, value in scores.items()}
-    return renamed | {"intervals": {names.get(name, name): one for name, one in scores["intervals"].items()}}
-
-
 def _confusion(counts: Mapping[tuple[str, str | None], int]) -> dict[str, Any] | None:
     """Rows by true label (row) and answer (column); the last column has no answer."""
     if not counts:
@@ -159,13 +133,8 @@ def _confusion(counts: Mapping[tuple[str, str | None], int]) -> dict[str, Any] |
     }
 
 
-def comparison_json(comparison: Comparison, files: Mapping[str, str]) -> str:
-    """The text of `comparison.json`; `files`: the file of predictions of each run, by name."""
-    return metrics_json(comparison_content(comparison, files))
-
-
 def comparison_content(comparison: Comparison, files: Mapping[str, str]) -> dict[str, Any]:
-    """What `comparison.json` holds.
+    """What `comparison.json` holds; `files`: the file of predictions of each run, by name.
 
     Returns:
         `runs` in the order given; `sets` of rows with the scores of each run by its name (a group and Overall
@@ -194,9 +163,7 @@ def comparison_content(comparison: Comparison, files: Mapping[str, str]) -> dict
 def _set(comparison: Comparison, one: TaskSet) -> dict[str, Any]:
     names = [run.name for run in comparison.runs]
     content: dict[str, Any] = {
-        "kind": one.kind,
-        "name": one.name,
-        "tasks": list(one.tasks),
+        **asdict(one),
         "n": comparison.n_of[one],
         "scores": dict(zip(names, comparison.values[one], strict=True)),
     }
@@ -219,20 +186,8 @@ def _pair(pair: Pair, first: str) -> dict[str, Any]:
             {
                 "kind": one.kind,
                 "name": one.name,
-                "scores": {
-                    score: {
-                        "difference": test.value,
-                        "interval": test.interval,
-                        "p": test.p,
-                        "p_holm": test.p_holm,
-                    }
-                    for score, test in tests.items()
-                },
-                "mcnemar": {
-                    "only_first_right": pair.mcnemar[one].only_first,
-                    "only_other_right": pair.mcnemar[one].only_other,
-                    "p": pair.mcnemar[one].p,
-                },
+                "scores": {score: asdict(test) for score, test in tests.items()},
+                "mcnemar": asdict(pair.mcnemar[one]),
             }
             for one, tests in pair.differences.items()
         ],

@@ -9,9 +9,10 @@ from __future__ import annotations
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Hashable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from functools import lru_cache
+from itertools import count
 from math import nan
 from typing import Any, TypeVar
 
@@ -29,6 +30,8 @@ Key = TypeVar("Key", bound=Hashable)
 @dataclass
 class Account:
     """Where the rows of one or more tasks went: counts, and counts per reason."""
+
+    REASONS = ("unparsed_reasons", "failed_reasons", "flags", "no_confidence_reasons")
 
     status: Counter[str] = field(default_factory=Counter)
     unparsed_reasons: Counter[str] = field(default_factory=Counter)
@@ -51,44 +54,30 @@ class Account:
             self.no_confidence_reasons[reason or "unknown"] += 1
 
     def __add__(self, other: Account) -> Account:
-        return Account(
-            self.status + other.status,
-            self.unparsed_reasons + other.unparsed_reasons,
-            self.failed_reasons + other.failed_reasons,
-            self.flags + other.flags,
-            self.no_confidence_reasons + other.no_confidence_reasons,
-            self.n_unparsed_with_confidence + other.n_unparsed_with_confidence,
-        )
+        return Account(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
+
+
+def by_frequency(counts: Counter[str]) -> dict[str, int]:
+    """The most frequent first, ties alphabetically, so that no order of rows matters."""
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 class KnownTruth:
     """The rows of one task whose label distribution p is known, a few numbers each."""
 
     def __init__(self) -> None:
-        self._columns: dict[str, array[Any]] = {
-            "right": array("b"),
-            "answered": array("b"),
-            "tenth": array("b"),
-            "n_labels": array("i"),
-            "image": array("q"),
-            "confidence": array("d"),
-            "chance": array("d"),
-        }
+        self._columns: dict[str, array[Any]] = {name: array(code) for name, code in _COLUMNS.items()}
         self._reduced = {name: array("d") for name in ("total", "largest", "entropy", "squares")}
         # Distributions as they come, one after the other, until there are enough to be reduced at once.
         self._waiting = array("d")
 
     def add(self, row: ScoredRow, posterior: dict[str, float], image: int) -> None:
         """Take one row in."""
-        columns = self._columns
         confidence, tenth = _NO_CONFIDENCE if row.confidence is None else _placed(row.confidence)
-        columns["right"].append(row.correct)
-        columns["answered"].append(row.label is not None)
-        columns["tenth"].append(tenth)
-        columns["n_labels"].append(len(posterior))
-        columns["image"].append(image)
-        columns["confidence"].append(confidence)
-        columns["chance"].append(0.0 if row.label is None else posterior.get(row.label, 0.0))
+        chance = 0.0 if row.label is None else posterior.get(row.label, 0.0)
+        said = (row.correct, row.label is not None, tenth, len(posterior), image, confidence, chance)
+        for column, value in zip(self._columns.values(), said, strict=True):
+            column.append(value)
         self._waiting.extend(posterior.values())
         if len(self._waiting) >= _MOST_WAITING:
             self._reduce()
@@ -124,6 +113,8 @@ class KnownTruth:
         del self._waiting[:]
 
 
+_COLUMNS = {"right": "b", "answered": "b", "tenth": "b", "n_labels": "i", "image": "q"}
+_COLUMNS |= {"confidence": "d", "chance": "d"}
 _MOST_WAITING = 50_000
 _NO_CONFIDENCE = (nan, -1)
 
@@ -138,10 +129,11 @@ class Collector:
     """Takes scored rows in, gives them out as `Rows` with the tasks in the order of the tables."""
 
     def __init__(self) -> None:
-        self._tasks: dict[str, int] = {}
-        self._labels: dict[str, int] = {}
-        self._levels: dict[Decimal, int] = {}
-        self._images: dict[Hashable, int] = {}
+        # What occurs is numbered as it comes.
+        self._tasks: defaultdict[str, int] = defaultdict(count().__next__)
+        self._labels: defaultdict[str, int] = defaultdict(count().__next__)
+        self._levels: defaultdict[Decimal, int] = defaultdict(count().__next__)
+        self._images: defaultdict[Hashable, int] = defaultdict(count().__next__)
         self._columns = {name: array("i") for name in ("task", "truth", "label", "level", "image")}
         self.groups: dict[str, str | None] = {}
         self.accounts: defaultdict[str, Account] = defaultdict(Account)
@@ -152,11 +144,11 @@ class Collector:
         columns = self._columns
         # A row that names no image has one of its own.
         key: Hashable = len(columns["image"]) if row.image_key is None else row.image_key
-        image = _number(self._images, key)
-        columns["task"].append(_number(self._tasks, row.task))
-        columns["truth"].append(_number(self._labels, row.truth))
-        columns["label"].append(-1 if row.label is None else _number(self._labels, row.label))
-        columns["level"].append(-1 if row.confidence is None else _number(self._levels, row.confidence))
+        image = self._images[key]
+        columns["task"].append(self._tasks[row.task])
+        columns["truth"].append(self._labels[row.truth])
+        columns["label"].append(-1 if row.label is None else self._labels[row.label])
+        columns["level"].append(-1 if row.confidence is None else self._levels[row.confidence])
         columns["image"].append(image)
         self.groups.setdefault(row.task, row.group)
         self.accounts[row.task].add(row, failure)
@@ -194,10 +186,6 @@ class Collector:
         for position, key in enumerate(order):
             place[numbers[key]] = position
         return place[np.array(self._columns[column], dtype=np.int64)]
-
-
-def _number(numbers: dict[Key, int], key: Key) -> int:
-    return numbers.setdefault(key, len(numbers))
 
 
 def some_rows(rows: Rows, places: IntArray) -> Rows:

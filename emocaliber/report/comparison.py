@@ -59,11 +59,11 @@ class Difference:
     """A score of a run less that of the first; None where it is undefined in one of the two.
 
     `interval`: 95 %, percentiles of the paired differences of the draws, for distances such as the ECE
-    reflected at `value` (`BIASED_UPWARD`). `p`: two-sided, from the same draws; `p_holm`: corrected over all
-    tests of the pair. None too without draws.
+    reflected at `difference` (`BIASED_UPWARD`). `p`: two-sided, from the same draws; `p_holm`: corrected over
+    all tests of the pair. None too without draws.
     """
 
-    value: float | None
+    difference: float | None
     interval: Interval | None
     p: float | None
     p_holm: float | None = None
@@ -78,8 +78,8 @@ class Difference:
 class McNemar:
     """Rows that only the first run, or only the other, has right, and the exact p-value of 1 : 1."""
 
-    only_first: int
-    only_other: int
+    only_first_right: int
+    only_other_right: int
     p: float
 
 
@@ -196,19 +196,10 @@ class Alignment:
             place = np.arange(len(self._place))
             self.tasks, self.groups = collector.tasks, collector.groups
         account = reduce(add, collector.accounts.values(), Account())
-        self._runs.append(
-            _Run(
-                RunAccount(
-                    name,
-                    account.status["answered"],
-                    account.status["unparsed"],
-                    account.status["failed"],
-                    account.status.total() - account.no_confidence_reasons.total(),
-                ),
-                collector.rows(),
-                place,
-            )
-        )
+        answered, unparsed, failed = (account.status[one] for one in ("answered", "unparsed", "failed"))
+        n_with_confidence = account.status.total() - account.no_confidence_reasons.total()
+        counts = RunAccount(name, answered, unparsed, failed, n_with_confidence)
+        self._runs.append(_Run(counts, collector.rows(), place))
 
     @property
     def accounts(self) -> list[RunAccount]:
@@ -248,66 +239,51 @@ class Alignment:
 
     def _places_of(self, name: str, rows: Iterable[ScoredRow], collector: Collector) -> IntArray:
         place = array("q")
-        only_here: _First = _First()
-        differing: _First = _First()
+        only_here: list[str] = []
+        differing: dict[str, int] = {}
         seen = np.zeros(len(self._place), dtype=np.bool_)
         for row in rows:
             at = self._place.get(row.id)
             if at is None:
-                only_here.add(row.id)
+                only_here.append(row.id)
                 continue
             seen[at] = True
             question = self._question(row)
             if question != self._asked[at]:
-                differing.add(row.id, question)
+                differing[row.id] = question
             place.append(at)
             collector.add(row)
         first = self._runs[0].account.name
-        if only_here.n or not seen.all():
-            only_first = _First()
-            for identity, at in self._place.items():
-                if not seen[at]:
-                    only_first.add(identity)
+        if only_here or not seen.all():
+            only_first = [identity for identity, at in self._place.items() if not seen[at]]
             raise MismatchError(
-                f"{first} and {name} do not hold the same rows: {only_first} only in {first}, "
-                f"{only_here} only in {name}; {_DIFFERENT_DATA}"
+                f"{first} and {name} do not hold the same rows: {_counted(only_first)} only in {first}, "
+                f"{_counted(only_here)} only in {name}; {_DIFFERENT_DATA}"
             )
-        if differing.n:
+        if differing:
             raise MismatchError(self._difference(first, name, differing))
         return np.array(place, dtype=np.int64)
 
-    def _difference(self, first: str, name: str, differing: _First) -> str:
-        questions = list(self._questions)
-        before = questions[self._asked[self._place[differing.identity]]]
-        after = questions[differing.question]
+    def _difference(self, first: str, name: str, differing: Mapping[str, int]) -> str:
+        identity, questions = min(differing), list(self._questions)
+        before = questions[self._asked[self._place[identity]]]
+        after = questions[differing[identity]]
         what, old, new = next(
             (what, old, new)
             for what, old, new in zip(("task", "true label", "candidates"), before, after, strict=True)
             if old != new
         )
-        others = f" ({differing.n} such ids)" if differing.n > 1 else ""
+        others = f" ({len(differing)} such ids)" if len(differing) > 1 else ""
         return (
-            f"id {_shown.repr(differing.identity)} has the {what} {_shown.repr(old)} in {first} and "
+            f"id {_shown.repr(identity)} has the {what} {_shown.repr(old)} in {first} and "
             f"{_shown.repr(new)} in {name}{others}; compare runs over one data file"
         )
 
 
-class _First:
+def _counted(ids: Sequence[str]) -> str:
     """How many ids, and the first of them in their order, so that no order of a file matters."""
-
-    def __init__(self) -> None:
-        self.n = 0
-        self.identity = ""
-        self.question = -1
-
-    def add(self, identity: str, question: int = -1) -> None:
-        self.n += 1
-        if self.n == 1 or identity < self.identity:
-            self.identity, self.question = identity, question
-
-    def __str__(self) -> str:
-        count = f"{self.n} id{'' if self.n == 1 else 's'}"
-        return f"{count} (first {_shown.repr(self.identity)})" if self.n else count
+    count = f"{len(ids)} id{'' if len(ids) == 1 else 's'}"
+    return f"{count} (first {_shown.repr(min(ids))})" if ids else count
 
 
 def compare(

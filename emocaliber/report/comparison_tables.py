@@ -141,15 +141,13 @@ def _method(comparison: Comparison) -> list[str]:
 
 
 def _evolution(comparison: Comparison) -> Table:
-    cells: list[list[Cell]] = [[] for _ in comparison.runs]
-    for one in comparison.pooled:
-        for line, more in zip(cells, _evolution_cells(comparison, one), strict=True):
-            line += more
+    parts = [_evolution_lines(comparison, one) for one in comparison.pooled]
+    lines = [(some[0][0], [cell for _, cells in some for cell in cells]) for some in zip(*parts, strict=True)]
     titles = [title for _ in comparison.pooled for _, title in EVOLUTION]
     return Table(
         title="Scores of each run (%)",
         columns=("Run", *titles),
-        blocks=(_named(comparison, cells),),
+        blocks=(tuple(lines),),
         spans=tuple((one.name, len(EVOLUTION)) for one in comparison.pooled),
     )
 
@@ -165,21 +163,21 @@ def _evolution_by_group(comparison: Comparison) -> list[Table]:
         Table(
             title=title(one),
             columns=("Run", *(title for _, title in EVOLUTION)),
-            blocks=(_named(comparison, _evolution_cells(comparison, one)),),
+            blocks=(tuple(_evolution_lines(comparison, one)),),
         )
         for one in comparison.pooled
     ]
 
 
-def _named(comparison: Comparison, cells: Sequence[Sequence[Cell]]) -> tuple[Line, ...]:
-    return tuple(Line(run.name, tuple(line)) for run, line in zip(comparison.runs, cells, strict=True))
-
-
-def _evolution_cells(comparison: Comparison, one: TaskSet) -> list[list[Cell]]:
+def _evolution_lines(comparison: Comparison, one: TaskSet) -> list[Line]:
+    """A line a run, its name first."""
     values = evolution_values(comparison, one)
     best = {score: best_places([run[score] for run in values], score) for score, _ in EVOLUTION}
     return [
-        [Cell(percent(run[score]), place in best[score]) for score, _ in EVOLUTION]
+        (
+            comparison.runs[place].name,
+            [Cell(percent(run[score]), place in best[score]) for score, _ in EVOLUTION],
+        )
         for place, run in enumerate(values)
     ]
 
@@ -200,15 +198,16 @@ def _difference_table(comparison: Comparison, place: int, pair: Pair, score: str
         cells = [
             Cell(percent(values[0][score])),
             Cell(percent(values[place][score])),
-            Cell(_signed(test.value), test.is_significant),
+            Cell(_signed(test.difference), test.is_significant),
             Cell("N/A" if test.interval is None else "[{}, {}]".format(*map(_signed, test.interval))),
             Cell(_p(test.p)),
             Cell(_p(test.p_holm)),
         ]
         if score == "acc":
             mcnemar = pair.mcnemar[one]
-            cells += [Cell(str(mcnemar.only_first)), Cell(str(mcnemar.only_other)), Cell(_p(mcnemar.p))]
-        return Line(one.name, tuple(cells))
+            n_right = (mcnemar.only_first_right, mcnemar.only_other_right)
+            cells += [*(Cell(str(n)) for n in n_right), Cell(_p(mcnemar.p))]
+        return one.name, cells
 
     columns = ["Task/Group", first, pair.run.name, "Difference", "95 % interval", "p", "p, Holm"]
     if score == "acc":

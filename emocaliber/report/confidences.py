@@ -37,8 +37,8 @@ from emocaliber.metrics.intervals import (
     resample,
 )
 from emocaliber.metrics.scores import compared_scores
-from emocaliber.report.collector import Collector, some_rows
-from emocaliber.report.tables import BySet, TaskSet, of_kind, task_sets
+from emocaliber.report.collector import Collector, by_frequency, some_rows
+from emocaliber.report.tables import BySet, TaskSet, by_kind, task_sets
 from emocaliber.scoring import ScoredRow
 
 COMPARED = ("acc", "ece", "smooth_ece", "brier", "auroc", "augrc")
@@ -148,23 +148,22 @@ class ConfidenceReport:
 
 @dataclass(frozen=True, kw_only=True)
 class SampledRows(ConfidencesOfRows):
-    """Rows with `fewest` to `most` samples each; scores in [0, 1].
+    """Rows with `fewest_samples` to `most_samples` each; scores in [0, 1], two of them with `intervals`.
 
-    `mean_acc`: the mean over rows of the share of their samples that are right. `spread`: the standard
-    deviation of the accuracies of the first, second, ... samples (with k - 1), None where not every row has
-    as many. `agreement`: the mean share of the samples that name the majority, 0 where none has a label.
-    `n_tied`: rows whose majority was decided by confidence or order; `n_undecided`: rows without a majority.
+    `n_tied`: rows whose majority was decided by confidence or order. `acc_mean_of_samples`: the mean over
+    rows of the share of their samples that are right. `acc_sd_between_samples`: the standard deviation of the
+    accuracies of the first, second, ... samples (with k - 1), None where not every row has as many.
+    `agreement`: the mean share of the samples that name the majority, 0 where none has a label.
     """
 
-    fewest: int
-    most: int
-    mean_acc: float | None
-    mean_acc_interval: Interval | None
-    spread: float | None
-    agreement: float | None
-    agreement_interval: Interval | None
+    fewest_samples: int
+    most_samples: int
     n_tied: int
-    n_undecided: int
+    n_without_majority: int
+    acc_mean_of_samples: float | None
+    acc_sd_between_samples: float | None
+    agreement: float | None
+    intervals: dict[str, Interval | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,15 +235,10 @@ class ConfidenceCollector:
         has_all = np.array(self._columns["is_beyond"]) > 0
         for name in names:
             has_all &= self._answers[name].rows().level >= 0
-        by_set = None
+        by_set: BySet[ComparedRows] | None = None
         if has_all.any():
             compared = self._compare(names, has_all, n_draws, seed)
-            rows = {one: _compared_rows(one, compared) for one in compared.scored}
-            by_set = BySet(
-                tasks=of_kind(rows, "task"),
-                groups=of_kind(rows, "group"),
-                overall=of_kind(rows, "overall")[0],
-            )
+            by_set = BySet(**by_kind({one: _compared_rows(one, compared) for one in compared.scored}))
         return ConfidenceReport(
             sum(self._columns["is_beyond"]), int(has_all.sum()), n_draws, occurrences, by_set
         )
@@ -258,7 +252,7 @@ class ConfidenceCollector:
                 total, told = self._tokens.get(name, (0, 0))
                 found[name] = Occurrence(
                     n,
-                    dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+                    by_frequency(reasons),
                     total / told if told else None,
                     n > 0 and n >= _LEAST_SHARE * n_rows,
                 )
@@ -271,33 +265,29 @@ class ConfidenceCollector:
             return None
         compared = self._compare(SAMPLE_CONFIDENCES, has_samples, n_draws, seed)
         rows = {one: self._sampled_rows(one, compared, with_intervals=n_draws > 0) for one in compared.scored}
-        return SampleReport(
-            n_images=compared.n_images,
-            tasks=of_kind(rows, "task"),
-            groups=of_kind(rows, "group"),
-            overall=of_kind(rows, "overall")[0],
-        )
+        return SampleReport(n_images=compared.n_images, **by_kind(rows))
 
     def _sampled_rows(self, one: TaskSet, compared: _Compared, *, with_intervals: bool) -> SampledRows:
         places = compared.places[one]
         counts = {name: np.array(column)[places] for name, column in self._columns.items()}
         k, image = counts["k"], compared.image[places]
-        right, agreeing = counts["n_right"] / k, counts["n_agreeing"] / k
+        shares = {"acc_mean_of_samples": counts["n_right"] / k, "agreement": counts["n_agreeing"] / k}
         fewest, most = int(k.min()), int(k.max())
         right_of_place = zip(*(self._right_of_place[task] for task in one.tasks), strict=False)
         return SampledRows(
             name=one.name,
             n=len(places),
-            confidences=compared.confidences(one),
-            fewest=fewest,
-            most=most,
-            mean_acc=mean(right.tolist()),
-            mean_acc_interval=_interval_of_shares(right, image) if with_intervals else None,
-            spread=stdev(map(sum, right_of_place)) / len(places) if fewest == most else None,
-            agreement=mean(agreeing.tolist()),
-            agreement_interval=_interval_of_shares(agreeing, image) if with_intervals else None,
+            confidences=_confidence_scores(compared.scored[one], COMPARED),
+            fewest_samples=fewest,
+            most_samples=most,
             n_tied=int(counts["is_tied"].sum()),
-            n_undecided=int((counts["n_agreeing"] == 0).sum()),
+            n_without_majority=int((counts["n_agreeing"] == 0).sum()),
+            acc_sd_between_samples=stdev(map(sum, right_of_place)) / len(places) if fewest == most else None,
+            **{name: mean(share.tolist()) for name, share in shares.items()},
+            intervals={
+                name: _interval_of_shares(share, image) if with_intervals else None
+                for name, share in shares.items()
+            },
         )
 
     def _compare(
@@ -330,10 +320,6 @@ class _Compared:
     places: dict[TaskSet, IntArray]
     image: IntArray
     n_images: int
-
-    def confidences(self, one: TaskSet) -> dict[str, ConfidenceScores]:
-        """The scores of a set by confidence."""
-        return _confidence_scores(self.scored[one], COMPARED)
 
 
 def _compared_rows(one: TaskSet, compared: _Compared) -> ComparedRows:

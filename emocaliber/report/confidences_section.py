@@ -25,6 +25,7 @@ from emocaliber.report.tables import (
     OVERALL,
     BySet,
     free_table,
+    own_interval,
     percent,
     with_interval,
 )
@@ -118,7 +119,7 @@ def samples_section(report: SampleReport, n_rows: int) -> str:
         "    confidences in sum, then the first of the candidates. A sample without a label votes for none.",
         "  Mean: over all samples; SD: between the accuracies of all first, all second, ... samples",
         f"  Ties: {rows.n_tied} rows; no majority, for no sample has a label, counting as wrong: "
-        f"{rows.n_undecided} rows",
+        f"{rows.n_without_majority} rows",
         _answer_table(report),
     ]
     others = [
@@ -134,7 +135,8 @@ def samples_section(report: SampleReport, n_rows: int) -> str:
 
 
 def _range(rows: SampledRows) -> str:
-    return str(rows.most) if rows.fewest == rows.most else f"{rows.fewest} to {rows.most}"
+    most = rows.most_samples
+    return str(most) if rows.fewest_samples == most else f"{rows.fewest_samples} to {most}"
 
 
 def _answer_table(report: SampleReport) -> str:
@@ -143,24 +145,16 @@ def _answer_table(report: SampleReport) -> str:
         return [
             rows.name,
             _range(rows),
-            with_interval(response.scores["acc"], response.intervals["acc"]),
-            with_interval(rows.mean_acc, rows.mean_acc_interval),
-            percent(rows.spread, 6),
-            with_interval(voted.scores["acc"], voted.intervals["acc"]),
-            with_interval(rows.agreement, rows.agreement_interval),
+            own_interval(response, "acc"),
+            with_interval(rows.acc_mean_of_samples, rows.intervals["acc_mean_of_samples"]),
+            percent(rows.acc_sd_between_samples, 6),
+            own_interval(voted, "acc"),
+            with_interval(rows.agreement, rows.intervals["agreement"]),
             str(rows.n),
         ]
 
-    columns = [
-        "Task/Group",
-        "k",
-        "Acc, response",
-        "Acc, mean",
-        "SD",
-        "Acc, majority",
-        "Agreement",
-        "#Samples",
-    ]
+    accuracies = ("Acc, response", "Acc, mean", "SD", "Acc, majority")
+    columns = ["Task/Group", "k", *accuracies, "Agreement", "#Samples"]
     return free_table(columns, [list(map(line, block)) for block in report.blocks])
 
 
@@ -179,7 +173,7 @@ def _score_table(
             [
                 rows.name,
                 titles[name],
-                *(with_interval(one.scores[score], one.intervals[score]) for score, _ in scores),
+                *(own_interval(one, score) for score, _ in scores),
                 str(one.n if n_is_stated else rows.n),
             ]
             for name, one in rows.confidences.items()
@@ -274,17 +268,15 @@ def samples_content(report: SampleReport) -> dict[str, Any]:
     }
 
 
+_SAMPLE_COUNTS = (
+    *("n", "fewest_samples", "most_samples", "n_tied", "n_without_majority"),
+    *("acc_mean_of_samples", "acc_sd_between_samples", "agreement", "intervals"),
+)
+
+
 def _sampled_content(rows: SampledRows) -> dict[str, Any]:
     return {
-        "n": rows.n,
-        "fewest_samples": rows.fewest,
-        "most_samples": rows.most,
-        "n_tied": rows.n_tied,
-        "n_without_majority": rows.n_undecided,
-        "acc_mean_of_samples": rows.mean_acc,
-        "acc_sd_between_samples": rows.spread,
-        "agreement": rows.agreement,
-        "intervals": {"acc_mean_of_samples": rows.mean_acc_interval, "agreement": rows.agreement_interval},
+        **{name: getattr(rows, name) for name in _SAMPLE_COUNTS},
         "confidences": {
             name: {
                 "n_with_confidence": one.n,

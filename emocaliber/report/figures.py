@@ -6,12 +6,11 @@ import math
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import pairwise
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
 from emocaliber.metrics.calibration import ReliabilityBin
@@ -29,7 +28,7 @@ from emocaliber.report.figure_style import (
     new_figure,
 )
 from emocaliber.report.summary import Evaluation, Summary
-from emocaliber.report.tables import OVERALL, percent, printable, with_interval
+from emocaliber.report.tables import OVERALL, own_interval, percent, printable, with_interval
 from emocaliber.taxonomy import GROUPS
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ def _scores_text(row: Summary) -> tuple[str, str, str]:
         notes["ece"] = f"if calibrated: {mean}, 95 % below {p95}"
     for title, score in _SCORES:
         names.append(title)
-        numbers.append(aligned(with_interval(row.scores[score], row.intervals[score])))
+        numbers.append(aligned(own_interval(row, score)))
     remarks = ["", *(notes.get(score, "") for _, score in _SCORES)]
     return "\n".join(names), "\n".join(numbers), "\n".join(remarks)
 
@@ -261,7 +260,7 @@ def risk_vs_coverage(rows: Sequence[Summary]) -> Figure:
         if ends[-1][0] < 1 and row.acc is not None:
             ends.append((1.0, 1 - row.acc))
         highest = max([highest, *(risk for _, risk in ends)])
-        shown = [with_interval(row.scores[score], row.intervals[score]) for score in ("aurc", "augrc")]
+        shown = [own_interval(row, score) for score in ("aurc", "augrc")]
         _draw_line(axes, row.name, risk_curve(ends), ends, shown)
     axes.set_ylim(0, min(1.04, 1.1 * highest) or 1.04)
     intervals = " [95 % interval]" if any(row.intervals["aurc"] for row in rows) else ""
@@ -347,29 +346,25 @@ def figure_files() -> tuple[str, ...]:
     return tuple(name + suffix for name in names for suffix in SUFFIXES)
 
 
-def draw_figures(
-    evaluation: Evaluation, suffixes: Sequence[str] = SUFFIXES, share: tuple[int, int] = (0, 1)
-) -> dict[str, bytes]:
+def draw_figures(evaluation: Evaluation, suffixes: Sequence[str] = SUFFIXES) -> dict[str, bytes]:
     """Draw a reliability diagram per group, overall and per task, and the four selective-prediction figures.
 
     Args:
         evaluation: what they show; a group without any confidence has none.
         suffixes: of the files, `.png`, `.pdf` or both.
-        share: (k, n) draws the k-th share of n, from 0.
     Returns:
         Content per file name, the same bytes for the same numbers; can be empty.
     """
     drawn = [row for row in evaluation.pooled if row.n_with_confidence]
     figures: dict[str, Callable[[], Figure]] = {}
-    if drawn:  # that of the tasks takes the longest
+    if drawn:
         figures[_TASKS] = partial(reliability_of_tasks, evaluation.tasks)
         figures |= {_reliability(row.name): partial(reliability_diagram, row) for row in drawn}
         figures |= {name: partial(draw, drawn) for name, draw in _SELECTIVE.items()}
-    number, n_shares = share
     files: dict[str, bytes] = {}
     with figure_settings():
-        for name in list(figures)[number::n_shares]:
-            files |= {name + end: content for end, content in encoded(figures[name](), suffixes).items()}
+        for name, draw_one in figures.items():
+            files |= {name + end: content for end, content in encoded(draw_one(), suffixes).items()}
     return files
 
 
@@ -377,69 +372,57 @@ def _reliability(name: str) -> str:
     return f"reliability_{name.lower().replace(' ', '_')}"
 
 
-class FigureDrawers:
-    """Processes that draw figures beside other work; a context, at whose end they are gone.
+@contextmanager
+def drawing_process(
+    suffixes: Sequence[str],
+) -> Iterator[Callable[[Evaluation], Callable[[], dict[str, bytes]]]]:
+    """A process that draws figures beside other work; a context, at whose end it is gone.
 
-    Make it early: they import matplotlib while the rows are still read. On a single core there are none, and
-    `figures` draws.
+    Make it early: it imports matplotlib while the rows are still read. On a single core there is none.
+
+    Yields:
+        What begins to draw an evaluation, and gives a function that waits for what `draw_figures` gives. A
+        process that has died is left out.
     """
+    if len(os.sched_getaffinity(0)) < 2:
+        yield lambda evaluation: partial(draw_figures, evaluation, suffixes)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+    here, there = context.Pipe()
+    process = context.Process(target=_draw_when_told, args=(there, suffixes), daemon=True)
+    # It inherits what is blocked: Ctrl-C is for this process, which then ends it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    there.close()
 
-    def __init__(self, suffixes: Sequence[str]) -> None:
-        self._suffixes = suffixes
-        # Each imports matplotlib anew, which takes half as long as all the drawing: one for two cores.
-        self._n = min(len(os.sched_getaffinity(0)) // 2, _MOST_DRAWERS)
-        self._evaluation: Evaluation | None = None
-        self._drawers: list[tuple[BaseProcess, Connection]] = []
+    def begin(evaluation: Evaluation) -> Callable[[], dict[str, bytes]]:
+        with suppress(OSError):
+            here.send(evaluation)
+        return partial(_drawn, here, evaluation, suffixes)
 
-    def __enter__(self) -> FigureDrawers:
-        context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-        # They inherit what is blocked: Ctrl-C is for this process, which then ends them.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            for _ in range(self._n):
-                here, there = context.Pipe()
-                process = context.Process(target=_draw_when_told, args=(there,), daemon=True)
-                process.start()
-                there.close()
-                self._drawers.append((process, here))
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for process, here in self._drawers:
-            process.terminate()
-            process.join()
-            here.close()
-
-    def start(self, evaluation: Evaluation) -> None:
-        """Begin to draw; a process that has died is left out."""
-        self._evaluation = evaluation
-        for number, (_, here) in enumerate(self._drawers):
-            with suppress(OSError):
-                here.send((evaluation, self._suffixes, (number, self._n)))
-
-    def figures(self) -> dict[str, bytes]:
-        """What `draw_figures` gives of the evaluation that was given to `start`."""
-        assert self._evaluation is not None
-        if not self._drawers:
-            return draw_figures(self._evaluation, self._suffixes)
-        files: dict[str, bytes] = {}
-        for number, (_, here) in enumerate(self._drawers):
-            try:
-                files |= here.recv()
-            except (EOFError, OSError):  # it has died, for want of memory perhaps
-                files |= draw_figures(self._evaluation, self._suffixes, (number, self._n))
-        return files
+    try:
+        yield begin
+    finally:
+        process.terminate()
+        process.join()
+        here.close()
 
 
-_MOST_DRAWERS = 4
+def _drawn(connection: Connection, evaluation: Evaluation, suffixes: Sequence[str]) -> dict[str, bytes]:
+    try:
+        files: dict[str, bytes] = connection.recv()
+    except (EOFError, OSError):  # the process has died, for want of memory perhaps
+        return draw_figures(evaluation, suffixes)
+    return files
 
 
-def _draw_when_told(connection: Connection) -> None:
-    """One drawing process: draw one share and end."""
+def _draw_when_told(connection: Connection, suffixes: Sequence[str]) -> None:
+    """The drawing process: draw one evaluation and end."""
     import matplotlib.backends.backend_agg
     import matplotlib.figure  # noqa: F401
 
     with suppress(EOFError):  # the process that would have asked has ended
-        connection.send(draw_figures(*connection.recv()))
+        connection.send(draw_figures(connection.recv(), suffixes))

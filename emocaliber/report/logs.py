@@ -10,8 +10,16 @@ from emocaliber.metrics.selective import COVERAGES, RISKS
 from emocaliber.report import tables
 from emocaliber.report.confidences import ConfidenceReport, SampleReport
 from emocaliber.report.confidences_section import confidences_section, samples_section
-from emocaliber.report.summary import Evaluation, Summary, TaskMean, ThresholdRow, Truth, pooling_warnings
-from emocaliber.report.tables import free_table, percent, with_interval
+from emocaliber.report.summary import (
+    GAP,
+    Evaluation,
+    Summary,
+    TaskMean,
+    ThresholdRow,
+    Truth,
+    pooling_warnings,
+)
+from emocaliber.report.tables import free_table, own_interval, percent, with_interval
 
 Line = Sequence[str]
 
@@ -71,7 +79,7 @@ def sections(evaluation: Evaluation) -> list[str]:
 
 def _scores_section(evaluation: Evaluation, title: str, columns: Sequence[tuple[str, str]]) -> str:
     def line(name: str, row: Summary | TaskMean) -> Line:
-        return [name, *(with_interval(row.scores[score], row.intervals[score]) for score, _ in columns)]
+        return [name, *(own_interval(row, score) for score, _ in columns)]
 
     blocks = [[line(row.name, row) for row in block] for block in evaluation.blocks]
     blocks.append([line(f"{name}, task mean", mean) for name, mean in evaluation.task_means.items()])
@@ -97,9 +105,9 @@ def _discrimination_section(evaluation: Evaluation) -> str:
         return [
             row.name,
             with_interval(row.auroc, row.intervals["auroc"]),
-            with_interval(mean.scores["auroc"], mean.intervals["auroc"]),
+            own_interval(mean, "auroc"),
             with_interval(mean.pooling_gain, mean.pooling_gain_interval),
-            with_interval(row.scores["average_precision"], row.intervals["average_precision"]),
+            own_interval(row, "average_precision"),
         ]
 
     columns = ["Group", "ROC AUC pooled", "Mean within tasks", "Gained by pooling", "Average precision"]
@@ -112,7 +120,7 @@ def threshold_section(evaluation: Evaluation) -> str:
     """Accuracy, F1 and coverage per group and confidence threshold, one block a group."""
 
     def line(name: str, at: ThresholdRow) -> Line:
-        shown = (with_interval(at.scores[score], at.intervals[score]) for score in ("acc", "f1", "coverage"))
+        shown = (own_interval(at, score) for score in ("acc", "f1", "coverage"))
         return [name, at.threshold, *shown, str(at.n)]
 
     blocks = [[line(row.name, at) for at in row.thresholds] for row in evaluation.pooled]
@@ -139,12 +147,8 @@ def truth_section(evaluation: Evaluation) -> str | None:
 
 
 def _truth_line(name: str, truth: Truth) -> Line:
-    scores = {score: getattr(truth, score) for score in ("acc", "bayes_acc", "acc_over_bayes", "gap")}
-    return [
-        name,
-        *(with_interval(value, truth.intervals[score]) for score, value in scores.items()),
-        str(truth.n),
-    ]
+    scores = ("acc", "bayes_acc", "acc_over_bayes", GAP)
+    return [name, *(with_interval(getattr(truth, one), truth.intervals[one]) for one in scores), str(truth.n)]
 
 
 def _forecast_lines(evaluation: Evaluation, overall: Truth) -> list[str]:
@@ -173,9 +177,11 @@ def _forecast_line(name: str, truth: Truth) -> Line:
         name,
         with_interval(forecast.expected_acc, intervals["expected_acc"]),
         percent(forecast.soft_ece, 6),
-        _in_nats(forecast.cross_entropy, intervals["cross_entropy"]),
-        _in_nats(forecast.kl, intervals["kl"]),
-        with_interval(forecast.brier, intervals["brier"]),
+        *(
+            _in_nats(getattr(forecast, score), intervals[score])
+            for score in ("cross_entropy_nats", "kl_nats")
+        ),
+        with_interval(forecast.brier_over_labels, intervals["brier_over_labels"]),
         str(forecast.n),
     ]
 

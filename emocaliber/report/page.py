@@ -11,17 +11,15 @@ import hashlib
 import html
 import io
 import json
-import math
 import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from decimal import Decimal
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from emocaliber.images import to_rgb
 from emocaliber.jsonl import PathLike, RecordError, write_text_atomic
@@ -39,29 +37,15 @@ _LARGE_SIDE_PIXELS = 256
 _FEW_ROWS = 2000  # up to here a page of larger pictures stays below some 30 MB
 
 
-class PageRow(TypedDict, total=False):
-    """One row as the page shows it; whatever is missing is shown as missing.
+PageRow = Mapping[str, Any]
+"""A row as the page shows it: `_SHOWN`, `image`, `response` and `error`; what is missing is shown as missing.
 
-    `image` is a path relative to the image root. `status`: `answered`, `unparsed`, `failed`. The reasons and
-    flags are those of `emocaliber.response.ParsedResponse`. `posterior` is the true distribution over the
-    candidates, where it is known.
-    """
-
-    id: str
-    task: str
-    image: str | None
-    candidates: Sequence[str]
-    truth: str | None
-    label: str | None
-    confidence: float | Decimal | None
-    correct: bool
-    status: str
-    label_reason: str | None
-    confidence_reason: str | None
-    flags: Sequence[str]
-    response: str | None
-    error: str | None
-    posterior: Mapping[str, float] | None
+`image` is a path relative to the image root. `status`: `answered`, `unparsed`, `failed`. The reasons and
+flags are those of `emocaliber.response.ParsedResponse`. `posterior` is the true distribution over the
+candidates, where it is known.
+"""
+_READ = ("label", "confidence", "label_reason", "confidence_reason", "flags")
+_SHOWN = ("id", "task", "candidates", "truth", "correct", "status", "posterior", *_READ)
 
 
 def page_row(row: ScoredRow, record: Mapping[str, Any]) -> PageRow:
@@ -69,23 +53,12 @@ def page_row(row: ScoredRow, record: Mapping[str, Any]) -> PageRow:
     response = record.get("response")
     if response is None:
         response = response_of(record)
-    return PageRow(
-        id=row.id,
-        task=row.task,
-        image=(row.image_key or "").split("\n")[0] or None,
-        candidates=row.candidates,
-        truth=row.truth,
-        label=row.label,
-        confidence=row.confidence,
-        correct=row.correct,
-        status=row.status,
-        label_reason=row.label_reason,
-        confidence_reason=row.confidence_reason,
-        flags=sorted(row.flags),
-        response=response if isinstance(response, str) else None,
-        error=_error_text(record),
-        posterior=row.posterior,
-    )
+    return {
+        **{name: getattr(row, name) for name in _SHOWN},
+        "image": (row.image_key or "").split("\n")[0] or None,
+        "response": response if isinstance(response, str) else None,
+        "error": _error_text(record),
+    }
 
 
 def prediction_row(record: Mapping[str, Any]) -> PageRow:
@@ -94,21 +67,17 @@ def prediction_row(record: Mapping[str, Any]) -> PageRow:
     images = _or_none(record_images, record) or [None]
     response = response_of(record)
     parsed = None if response is None else parse(response, candidates)
-    row = PageRow(
-        id=str(record.get("id", "")),
-        task=str(record.get("task", "")),
-        image=images[0],
-        candidates=candidates,
-        truth=None,
-        status="failed" if parsed is None else "unparsed" if parsed.label is None else "answered",
-        response=response,
-        error=_error_text(record),
-    )
-    if parsed is not None:
-        row["label"], row["confidence"] = parsed.label, parsed.confidence
-        row["label_reason"], row["confidence_reason"] = parsed.label_reason, parsed.confidence_reason
-        row["flags"] = sorted(parsed.flags)
-    return row
+    return {
+        "id": str(record.get("id", "")),
+        "task": str(record.get("task", "")),
+        "image": images[0],
+        "candidates": candidates,
+        "truth": None,
+        "status": "failed" if parsed is None else "unparsed" if parsed.label is None else "answered",
+        "response": response,
+        "error": _error_text(record),
+        **({} if parsed is None else {name: getattr(parsed, name) for name in _READ}),
+    }
 
 
 def _error_text(record: Mapping[str, Any]) -> str | None:
@@ -128,7 +97,7 @@ def _or_none(read: Callable[[Mapping[str, Any]], Any], record: Mapping[str, Any]
 def write_page(
     path: PathLike,
     metrics: Mapping[str, Any],
-    rows: Iterable[PageRow | Mapping[str, Any]],
+    rows: Iterable[PageRow],
     *,
     title: str,
     image_root: Path | None,
@@ -146,7 +115,7 @@ def write_page(
         has_truth: False for rows of which no truth is known: a page without numbers, truths and verdicts.
         longest_side: of the copies, in pixels.
     """
-    listed: list[Mapping[str, Any]] = list(rows)
+    listed = list(rows)
     wanted = [row.get("image") for row in listed]
     pictures: list[str] = []
     places: list[int | None] = [None] * len(listed)
@@ -314,25 +283,17 @@ def _steps(response: str, candidates: Sequence[str]) -> list[list[int] | None]:
         text = reasoning.get(name)
         start = response.find(text) if text else -1
         ends = (start, start + len(text or ""))
-        places.append([_utf16_length(response[:end]) for end in ends] if start >= 0 else None)
+        units = [len(response[:end].encode("utf-16-le", "surrogatepass")) // 2 for end in ends]
+        places.append(units if start >= 0 else None)
     return places
 
 
-def _utf16_length(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
-
-
 def _plain(value: Any) -> Any:
-    """A value as JSON can hold it: numbers that JSON lacks become null, other objects their text."""
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float | Decimal):
-        return round(float(value), _DIGITS) if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, Iterable):
-        return [_plain(one) for one in value]
-    return str(value)
+    """A value as JSON can hold it: numbers are rounded, those that JSON lacks become null."""
+    text = json.dumps(value, default=float)
+    return json.loads(
+        text, parse_float=lambda digits: round(float(digits), _DIGITS), parse_constant=lambda _: None
+    )
 
 
 _JPEG_QUALITY = 60

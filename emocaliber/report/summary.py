@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -27,6 +26,7 @@ from emocaliber.metrics.intervals import (
     N_DRAWS,
     Interval,
     Resampled,
+    difference,
     interval,
     mean_interval,
     mean_over,
@@ -35,8 +35,8 @@ from emocaliber.metrics.intervals import (
 from emocaliber.metrics.rows import Rows
 from emocaliber.metrics.scores import SCORES, THRESHOLDS
 from emocaliber.metrics.selective import CurvePoint, selective_curve
-from emocaliber.report.collector import Account, Collector, KnownTruth
-from emocaliber.report.tables import BySet, Scores, of_kind, percent, task_sets
+from emocaliber.report.collector import Account, Collector, KnownTruth, by_frequency
+from emocaliber.report.tables import BySet, Scores, by_kind, percent, task_sets
 from emocaliber.scoring import ScoredRow
 
 
@@ -53,22 +53,27 @@ class ThresholdRow:
     intervals: dict[str, Interval | None]
 
 
+GAP = "mean_abs_confidence_minus_posterior"
+_OF_FORECASTS = {"cross_entropy_nats": "cross_entropy", "kl_nats": "kl", "brier_over_labels": "brier"}
+
+
 @dataclass(frozen=True)
 class Forecast:
     """Answer and confidence as a forecast of the label distribution, see `metrics.soft`; means over rows.
 
     `expected_acc`, in [0, 1]: the chance that the answer is right, 0 for a row without one, over all rows of
     the `Truth`. `soft_ece`, in [0, 1]: the ECE against that chance, over its `n_with_confidence` rows.
-    `cross_entropy`, `kl` (nats) and `brier` (in [0, 2]): over the `n` rows with an answer and a confidence.
+    `cross_entropy_nats`, `kl_nats`, `brier_over_labels` (in [0, 2]): over the `n` rows with an answer and a
+    confidence.
     `intervals` by name; the soft ECE is no mean and has none.
     """
 
     n: int
     expected_acc: float | None
     soft_ece: float | None
-    cross_entropy: float | None
-    kl: float | None
-    brier: float | None
+    cross_entropy_nats: float | None
+    kl_nats: float | None
+    brier_over_labels: float | None
     intervals: dict[str, Interval | None]
 
 
@@ -76,23 +81,19 @@ class Forecast:
 class Truth:
     """Against the stored label distribution of each image, over the `n` rows that have one; all in [0, 1].
 
-    `gap` is the mean |c - p(answer | image)| over the `n_with_confidence` of them that state a confidence, an
-    unparsed answer having chance 0 to be right. `intervals` by name: `acc`, `bayes_acc`, `acc_over_bayes`,
-    `gap`.
+    `acc_over_bayes` is the accuracy as a share of the best that can be expected. The mean of
+    |c - p(answer | image)| is over the `n_with_confidence` of them that state one, an unparsed answer
+    having chance 0 to be right. `intervals`: of these four, by name.
     """
 
     n: int
     n_with_confidence: int
     acc: float | None
     bayes_acc: float | None
-    gap: float | None
+    acc_over_bayes: float | None
+    mean_abs_confidence_minus_posterior: float | None
     intervals: dict[str, Interval | None]
     forecast: Forecast
-
-    @property
-    def acc_over_bayes(self) -> float | None:
-        """The accuracy as a share of the best that can be expected."""
-        return self.acc / self.bayes_acc if self.acc is not None and self.bayes_acc else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,14 +165,16 @@ def against_truth(parts: Sequence[KnownTruth], *, with_intervals: bool) -> Truth
         "acc": (right, ones, rows["image"]),
         "bayes_acc": (rows["largest"], ones, rows["image"]),
         "acc_over_bayes": (right, rows["largest"], rows["image"]),
-        "gap": (gap, ones[stated], rows["image"][stated]),
+        GAP: (gap, ones[stated], rows["image"][stated]),
     }
+    acc, bayes_acc = mean(right.tolist()), bayes_accuracy(rows["largest"].tolist())
     return Truth(
         n=len(right),
         n_with_confidence=int(stated.sum()),
-        acc=mean(right.tolist()),
-        bayes_acc=bayes_accuracy(rows["largest"].tolist()),
-        gap=mean(gap.tolist()),
+        acc=acc,
+        bayes_acc=bayes_acc,
+        acc_over_bayes=acc / bayes_acc if acc is not None and bayes_acc else None,
+        mean_abs_confidence_minus_posterior=mean(gap.tolist()),
         intervals={
             name: _interval(name, *arguments) if with_intervals else None
             for name, arguments in intervals.items()
@@ -185,6 +188,7 @@ def _forecast(rows: dict[str, NDArray[Any]], stated: NDArray[np.bool_], *, with_
     per_row = forecast_scores(
         *(rows[name][is_forecast] for name in ("confidence", "chance", "n_labels", "entropy", "squares"))
     )
+    per_row = {name: per_row[score] for name, score in _OF_FORECASTS.items()}
     values = {"expected_acc": rows["chance"], **per_row}
     means = {name: mean(value.tolist()) for name, value in values.items()}
     images = {name: rows["image"][is_forecast] for name in per_row} | {"expected_acc": rows["image"]}
@@ -200,7 +204,7 @@ def _forecast(rows: dict[str, NDArray[Any]], stated: NDArray[np.bool_], *, with_
 
 
 # What a mean cannot exceed; none can be below 0.
-_HIGHEST = {"acc": 1.0, "bayes_acc": 1.0, "gap": 1.0, "expected_acc": 1.0, "brier": 2.0}
+_HIGHEST = {"acc": 1.0, "bayes_acc": 1.0, GAP: 1.0, "expected_acc": 1.0, "brier_over_labels": 2.0}
 
 
 def _interval(name: str, values: FloatArray, weights: FloatArray, image: IntArray) -> Interval | None:
@@ -253,9 +257,7 @@ def summarise(collector: Collector, n_draws: int = N_DRAWS, seed: int = 0) -> Ev
         n_images=resampling.exact.n_images,
         n_draws=n_draws,
         seed=seed,
-        tasks=of_kind(summaries, "task"),
-        groups=of_kind(summaries, "group"),
-        overall=summaries[sets[-1]],
+        **by_kind(summaries),
         tasks_of_group={one.name: one.tasks for one in sets if one.kind == "group"},
         task_means={
             one.name: _task_mean(resampled[one], [of_task[task] for task in one.tasks])
@@ -278,23 +280,15 @@ def _summary(
     account = reduce(add, accounts, Account())
     n = account.status.total()
     scores = {score: resampled.value(score) for score in SCORES}
+    counted: dict[str, Any] = {score: scores[score] for score in ("acc", "f1", "ece", "brier", "auroc")}
+    counted |= {status: account.status[status] for status in ("answered", "unparsed", "failed")}
+    counted |= {name: by_frequency(getattr(account, name)) for name in Account.REASONS}
     return Summary(
         name=name,
         n=n,
-        acc=scores["acc"],
-        f1=scores["f1"],
-        ece=scores["ece"],
-        brier=scores["brier"],
-        auroc=scores["auroc"],
-        answered=account.status["answered"],
-        unparsed=account.status["unparsed"],
-        failed=account.status["failed"],
-        unparsed_reasons=_by_frequency(account.unparsed_reasons),
-        failed_reasons=_by_frequency(account.failed_reasons),
-        flags=_by_frequency(account.flags),
+        **counted,
         n_with_confidence=int(levels.n_stated),
         n_unparsed_with_confidence=account.n_unparsed_with_confidence,
-        no_confidence_reasons=_by_frequency(account.no_confidence_reasons),
         scores=scores,
         intervals={score: resampled.interval(score) for score in SCORES},
         by_chance=by_chance,
@@ -328,22 +322,16 @@ def _confusion(rows: Rows, task: int, labels: Sequence[str]) -> dict[tuple[str, 
 
 def _task_mean(pooled: Resampled, tasks: Sequence[Resampled]) -> TaskMean:
     within = mean_over(tasks)
-    pooled_auroc, within_auroc = pooled.value("auroc"), within.value("auroc")
-    gain = None
-    if pooled_auroc is not None and within_auroc is not None and len(tasks) > 1:
-        gain = pooled_auroc - within_auroc
+    gain, draws = difference(within, pooled, "auroc")
+    if len(tasks) == 1:
+        gain = None
     return TaskMean(
         scores={score: within.value(score) for score in SCORES},
         intervals={score: within.interval(score) for score in SCORES},
         n_tasks={score: sum(task.value(score) is not None for task in tasks) for score in SCORES},
         pooling_gain=gain,
-        pooling_gain_interval=interval(gain, pooled.draws["auroc"] - within.draws["auroc"]),
+        pooling_gain_interval=interval(gain, draws),
     )
-
-
-def _by_frequency(counts: Counter[str]) -> dict[str, int]:
-    """The most frequent first, ties alphabetically, so that no order of rows matters."""
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def pooling_warnings(evaluation: Evaluation) -> list[str]:

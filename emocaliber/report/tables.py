@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from emocaliber.confidences import (
     AGREEMENT,
@@ -104,6 +104,12 @@ class BySet(Generic[Result]):
         return (self.tasks, self.groups, (self.overall,))
 
 
+def by_kind(results: Mapping[TaskSet, Result]) -> dict[str, Any]:
+    """What `BySet` takes: the results of tasks, of groups, and of everything together."""
+    overall = of_kind(results, "overall")[0]
+    return {"tasks": of_kind(results, "task"), "groups": of_kind(results, "group"), "overall": overall}
+
+
 def of_kind(results: Mapping[TaskSet, Result], kind: str) -> tuple[Result, ...]:
     """The results of the sets of one kind."""
     return tuple(result for one, result in results.items() if one.kind == kind)
@@ -144,19 +150,14 @@ def short_name(name: str) -> str:
 
 def metric_table(tasks: Sequence[Scores], overall: Scores) -> str:
     """The table of `metric.log`. Ends without a line break."""
-    widths = _widths(METRIC_WIDTHS, [*tasks, overall])
-    return _framed(
-        METRIC_COLUMNS,
-        widths,
-        [[_metric_line(row, widths) for row in tasks], [_metric_line(overall, widths)]],
-    )
+    # The published lines give their percentages 6 characters under headers of 8: the bars do not meet.
+    return _published(METRIC_COLUMNS, METRIC_WIDTHS, (6, 6), [tasks, [overall]])
 
 
 def confidence_table(tasks: Sequence[Scores], groups: Sequence[Scores], overall: Scores) -> str:
     """The table of `metric_conf.log`; without groups it has no block for them. Ends without a line break."""
-    widths = _widths(CONFIDENCE_WIDTHS, [*tasks, *groups, overall])
-    blocks = [[_confidence_line(row, widths) for row in block] for block in (tasks, groups, [overall])]
-    return _framed(CONFIDENCE_COLUMNS, widths, blocks)
+    blocks = [tasks, groups, [overall]]
+    return _published(CONFIDENCE_COLUMNS, CONFIDENCE_WIDTHS, CONFIDENCE_WIDTHS[1:-1], blocks)
 
 
 def free_table(columns: Sequence[str], blocks: Sequence[Sequence[Sequence[str]]]) -> str:
@@ -184,6 +185,11 @@ def with_interval(score: float | None, interval: tuple[float, float] | None) -> 
     return f"{percent(score, 6)} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
+def own_interval(row: Any, score: str) -> str:
+    """One of the `scores` of a row of results, with its interval of `intervals`."""
+    return with_interval(row.scores[score], row.intervals[score])
+
+
 def tab_separated(rows: Sequence[Scores], fields: Sequence[tuple[str, str]]) -> str:
     """A header line and a value line to paste into a spreadsheet.
 
@@ -196,25 +202,22 @@ def tab_separated(rows: Sequence[Scores], fields: Sequence[tuple[str, str]]) -> 
     return "\t".join(titles) + "\n" + "\t".join(values)
 
 
-def _widths(published: Sequence[int], rows: Sequence[Scores]) -> tuple[int, ...]:
-    return (max([published[0], *(len(short_name(row.name)) for row in rows)]), *published[1:])
+def _published(
+    columns: Sequence[str],
+    widths: Sequence[int],
+    of_scores: Sequence[int],
+    blocks: Sequence[Sequence[Scores]],
+) -> str:
+    """A published table: the name, the first of `CONFIDENCE_FIELDS` in these widths, the number of rows."""
+    names = [short_name(row.name) for block in blocks for row in block]
+    widths = (max(widths[0], *map(len, names)), *widths[1:])
 
+    def line(row: Scores) -> str:
+        scores = [getattr(row, field) for field, _ in CONFIDENCE_FIELDS[: len(of_scores)]]
+        cells = map(percent, scores, of_scores)
+        return _line([f"{short_name(row.name):<{widths[0]}}", *cells, f"{row.n:<{widths[-1]}}"])
 
-def _metric_line(row: Scores, widths: Sequence[int]) -> str:
-    # The published lines give their percentages 6 characters under headers of 8: the bars do not meet.
-    cells = [
-        f"{short_name(row.name):<{widths[0]}}",
-        percent(row.acc, 6),
-        percent(row.f1, 6),
-        f"{row.n:<{widths[3]}}",
-    ]
-    return _line(cells)
-
-
-def _confidence_line(row: Scores, widths: Sequence[int]) -> str:
-    scores = (row.acc, row.f1, row.ece, row.brier, row.auroc)
-    cells = [percent(score, width) for score, width in zip(scores, widths[1:6], strict=True)]
-    return _line([f"{short_name(row.name):<{widths[0]}}", *cells, f"{row.n:<{widths[6]}}"])
+    return _framed(columns, widths, [list(map(line, block)) for block in blocks])
 
 
 def _line(cells: Iterable[str]) -> str:
@@ -249,20 +252,15 @@ _LATEX_SPECIAL = {
 }
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """A number as text; `is_marked` makes it stand out."""
 
     text: str
     is_marked: bool = False
 
 
-@dataclass(frozen=True)
-class Line:
-    """A line of a table: its name, then a cell a column."""
-
-    name: str
-    cells: tuple[Cell, ...]
+Line = tuple[str, Sequence[Cell]]
+"""A line of a table: its name, then a cell a column."""
 
 
 @dataclass(frozen=True)
@@ -292,11 +290,11 @@ def latex_text(text: str) -> str:
 
 def text_table(table: Table) -> str:
     """The table between bars under its title; a marked cell ends with a star. Spans are not shown."""
-    marks = any(cell.is_marked for block in table.blocks for line in block for cell in line.cells)
+    marks = any(cell.is_marked for block in table.blocks for _, cells in block for cell in cells)
     blocks = [
         [
-            [line.name, *(cell.text + ("*" if cell.is_marked else " " * marks) for cell in line.cells)]
-            for line in block
+            [name, *(cell.text + ("*" if cell.is_marked else " " * marks) for cell in cells)]
+            for name, cells in block
         ]
         for block in table.blocks
     ]
@@ -318,9 +316,9 @@ def markdown_table(table: Table) -> str:
         _line(map(markdown_text, titles)),
         "|---|" + "---:|" * (len(titles) - 1),
     ]
-    for line in (line for block in table.blocks for line in block):
-        cells = [_bold("**", markdown_text(cell.text), "**", cell) for cell in line.cells]
-        lines.append(_line([markdown_text(line.name), *cells]))
+    for name, cells in chain(*table.blocks):
+        shown = [_bold("**", markdown_text(cell.text), "**", cell) for cell in cells]
+        lines.append(_line([markdown_text(name), *shown]))
     return "\n".join(lines)
 
 
@@ -335,9 +333,11 @@ def latex_table(table: Table) -> str:
     body: list[str] = []
     for block in table.blocks:
         body.append(r"\midrule")
-        for line in block:
-            cells = [_bold(r"\textbf{", _latex_number(cell.text), "}", cell) for cell in line.cells]
-            body.append(_latex_line([latex_text(line.name), *cells]))
+        for name, cells in block:
+            # A hyphen is not a minus sign.
+            numbers = [latex_text(cell.text).replace("-", "$-$") for cell in cells]
+            shown = [_bold(r"\textbf{", text, "}", cell) for text, cell in zip(numbers, cells, strict=True)]
+            body.append(_latex_line([latex_text(name), *shown]))
     tabular = [
         rf"\begin{{tabular}}{{l{'r' * (n_columns - 1)}}}",
         r"\toprule",
@@ -366,11 +366,6 @@ def _bold(before: str, text: str, after: str, cell: Cell) -> str:
 
 def _latex_line(cells: Sequence[str]) -> str:
     return " & ".join(cells) + r" \\"
-
-
-def _latex_number(text: str) -> str:
-    # A hyphen is not a minus sign.
-    return latex_text(text).replace("-", "$-$")
 
 
 def _latex_spans(spans: Sequence[tuple[str, int]]) -> list[str]:

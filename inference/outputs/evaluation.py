@@ -10,18 +10,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from emocaliber.jsonl import JsonlAppender
 from emocaliber.records import Record, RecordError, iterate_with_places, write_text_atomic
-from emocaliber.report.as_json import metrics_content, metrics_json, paper_content
+from emocaliber.report import paper
+from emocaliber.report.as_json import UNIT, metrics_content, metrics_json
 from emocaliber.report.collector import Collector
 from emocaliber.report.confidences import ConfidenceCollector
 from emocaliber.report.confidences_section import best_lines
-from emocaliber.report.figures import FigureDrawers, figure_files
+from emocaliber.report.figures import drawing_process, figure_files
 from emocaliber.report.logs import confidence_part, metric_conf_log, metric_log, metric_part
 from emocaliber.report.page import MOST_ROWS, PageRow, page_row, write_page
-from emocaliber.report.paper import PaperProtocol, protocol_difference
-from emocaliber.report.summary import pooling_warnings, summarise
+from emocaliber.report.summary import Evaluation, pooling_warnings, summarise
 from emocaliber.scoring import ScoredRow, score
 from inference.outputs.staging import replace_together
 from inference.runs.run_folder import image_root_of_run
@@ -38,7 +39,7 @@ class Scored:
 
     rows: Collector = field(default_factory=Collector)
     confidences: ConfidenceCollector = field(default_factory=ConfidenceCollector)
-    paper: PaperProtocol = field(default_factory=PaperProtocol)
+    by_paper: paper.PaperProtocol = field(default_factory=paper.PaperProtocol)
     page_rows: list[PageRow] = field(default_factory=list)
     n_rows: int = 0
     n_clustered: int = 0
@@ -60,15 +61,15 @@ def evaluate_files(arguments: argparse.Namespace) -> tuple[list[str], list[str]]
 
     def write_into(folder: Path) -> None:
         with ExitStack() as stack:
-            drawers = None
+            draw = None
             if arguments.protocol != "paper" and not arguments.no_figures:
-                drawers = stack.enter_context(FigureDrawers((".png", ".pdf") if arguments.pdf else (".png",)))
+                draw = stack.enter_context(drawing_process((".png", ".pdf") if arguments.pdf else (".png",)))
             with JsonlAppender(folder / "merged_conf.jsonl") as merged:
                 scored = _read_and_score(arguments, clusters, merged.write)
             if arguments.protocol == "paper":
-                lines.extend(_write_paper(folder, scored.paper, arguments.predictions))
+                lines.extend(_write_paper(folder, scored.by_paper.scores(), arguments.predictions))
             else:
-                lines.extend(_write_default(folder, scored, arguments, drawers))
+                lines.extend(_write_default(folder, scored, arguments, draw))
         if clusters:
             together = f"{scored.n_clustered} of {scored.n_rows} rows show an image that others show as well"
             lines.extend(["", f"Drawn together for the intervals: {together} ({arguments.clusters})"])
@@ -101,13 +102,13 @@ def _read_and_score(
         if by_default:
             found.rows.add(drawn, failure)
         if by_paper:
-            found.paper.add(record, row)
+            found.by_paper.add(record, row)
         if not arguments.no_page and by_default and found.n_rows < MOST_ROWS:
             found.page_rows.append(page_row(row, record))
         else:
             found.page_rows.clear()
         confidence = None if row.confidence is None else float(row.confidence)
-        write({**record, "prediction": row.label, "confidence": confidence})
+        write({**record, "task": row.task, "prediction": row.label, "confidence": confidence})
         has_outputs |= not OUTPUTS.isdisjoint(record)
         found.n_rows += 1
         found.n_clustered += cluster is not None
@@ -130,7 +131,7 @@ def _records(predictions: Sequence[str]) -> Iterator[tuple[str, Record]]:
         if places.count(place) > 1:
             raise RecordError(f"{path}: given twice; give every file of predictions once")
     n_rows = 0
-    for placed in iterate_with_places(*predictions):
+    for placed in iterate_with_places(*predictions, keep_tasks=True):
         n_rows += 1
         yield placed
     if not n_rows:
@@ -164,7 +165,10 @@ def _read_clusters(path: Path | None) -> dict[str, str]:
 
 
 def _write_default(
-    folder: Path, scored: Scored, arguments: argparse.Namespace, drawers: FigureDrawers | None
+    folder: Path,
+    scored: Scored,
+    arguments: argparse.Namespace,
+    draw: Callable[[Evaluation], Callable[[], dict[str, bytes]]] | None,
 ) -> list[str]:
     """Write the logs, metrics.json, figures and page; with the paper's protocol, its logs and what differs.
 
@@ -173,8 +177,7 @@ def _write_default(
     """
     draws = (arguments.draws, arguments.seed)
     evaluation = summarise(scored.rows, *draws)
-    if drawers is not None:
-        drawers.start(evaluation)
+    drawn = draw(evaluation) if draw else None
     samples, confidences = scored.confidences.sample_report(*draws), scored.confidences.report(*draws)
     content = metrics_content(evaluation, {"predictions": arguments.predictions}, samples, confidences)
     printed = [metric_part(evaluation), "", confidence_part(evaluation), *pooling_warnings(evaluation)]
@@ -185,12 +188,11 @@ def _write_default(
     if confidences is not None:
         printed += ["", *best_lines(confidences)]
     if arguments.protocol == "both":
-        logs |= {
-            "metric_paper.log": scored.paper.metric_log(),
-            "metric_conf_paper.log": scored.paper.metric_conf_log(),
-        }
-        difference, moved = protocol_difference(scored.paper.scores(), content)
-        content |= {"paper": scored.paper.scores(), "protocol_difference": moved}
+        by_paper = scored.by_paper.scores()
+        logs["metric_paper.log"] = paper.metric_log(by_paper)
+        logs["metric_conf_paper.log"] = paper.metric_conf_log(by_paper)
+        difference, moved = paper.protocol_difference(by_paper, content)
+        content |= {"paper": by_paper, "protocol_difference": moved}
         logs["metric_conf.log"] += f"\n{difference}\n"
         printed.append(f"\n{difference}")
     for name, text in {**logs, "metrics.json": metrics_json(content)}.items():
@@ -203,8 +205,8 @@ def _write_default(
             title=arguments.output_dir.resolve().name,
             image_root=arguments.image_root or image_root_of_run(Path(arguments.predictions[0])),
         )
-    if drawers is not None:
-        figures = drawers.figures()
+    if drawn is not None:
+        figures = drawn()
         for name, picture in figures.items():
             (folder / name).write_bytes(picture)
         printed += [] if figures else ["No figures: no row states a confidence."]
@@ -213,10 +215,10 @@ def _write_default(
     return printed
 
 
-def _write_paper(folder: Path, paper: PaperProtocol, predictions: Sequence[str]) -> list[str]:
+def _write_paper(folder: Path, scores: Mapping[str, Any], predictions: Sequence[str]) -> list[str]:
     """Write the logs and metrics.json of the paper protocol alone; gives the lines to print."""
-    logs = {"metric.log": paper.metric_log(), "metric_conf.log": paper.metric_conf_log()}
-    content = metrics_json(paper_content(paper, {"predictions": list(predictions)}))
-    for name, text in {**logs, "metrics.json": content}.items():
+    logs = {"metric.log": paper.metric_log(scores), "metric_conf.log": paper.metric_conf_log(scores)}
+    content = {"predictions": list(predictions), "protocol": "paper", "unit": UNIT, **scores}
+    for name, text in {**logs, "metrics.json": metrics_json(content)}.items():
         write_text_atomic(folder / name, text)
     return [log.split("\n\n")[0] + "\n" for log in logs.values()]

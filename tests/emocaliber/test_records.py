@@ -540,7 +540,7 @@ def test_predictions_hold_such_rows_and_they_are_scored_as_failed(tmp_path):
     assert not scored[1].correct and scored[1].candidates == ()
     paper = PaperProtocol()
     paper.add(rows[1], scored[1])
-    assert (paper.scores()["overall"]["acc"], paper.scores()["overall"]["f1"]) == (0, 0)
+    assert (paper.scores()["n_errors"], paper.scores()["overall"]["n"]) == (1, 0)
     [summary] = evaluate(scored[1:2], n_draws=0).tasks
     assert (summary.failed, summary.acc, summary.f1) == (1, 0, 0)
 

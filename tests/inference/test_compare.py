@@ -189,7 +189,7 @@ def test_mistakes_in_the_runs_are_one_line(two, tmp_path, capsys):
         two[0] / "predictions.jsonl": "given twice",
         two[0] / ".." / "stage2": "given twice",
         write_rows(tmp_path / "blank.jsonl", []): "blank.jsonl: no rows",
-        write_rows(tmp_path / "bad.jsonl", bad): "bad.jsonl:1: row 'row-0': posterior",
+        write_rows(tmp_path / "bad.jsonl", bad): "bad.jsonl:1: posterior",
         write_rows(tmp_path / "twice.jsonl", 2 * rows([True])): "twice.jsonl:2: id 'row-0' is also",
     }.items():
         assert run(two[0], other) == 2

@@ -395,10 +395,23 @@ def test_a_pipe_that_is_closed_ends_it_quietly_with_its_results(tmp_path):
 
 def test_a_row_that_cannot_be_scored_is_told_with_its_place(tmp_path, capsys):
     good, bad = ({**row, "id": str(n)} for n, row in enumerate(rows_of(GOLDEN / "merged.jsonl")[4:6]))
-    for fields, told in (({"posterior": {"awe": 2}}, "posterior"), ({"samples": "awe"}, "samples is not")):
+    for fields, told in (
+        ({"posterior": {"awe": 2}}, "posterior"),
+        ({"samples": "awe"}, "row '1': samples is not"),
+    ):
         path = write_rows(tmp_path / "p.jsonl", [good, {**bad, **fields}])
         assert run(path, into=tmp_path / "out") == 2
-        assert_one_line(capsys, f"{path}:2: row '1': {told}")
+        assert_one_line(capsys, f"{path}:2: {told}")
+
+
+def test_the_paper_protocol_takes_a_task_as_it_is_spelt_in_the_file(tmp_path):
+    path = GOLDEN / "paper_protocol" / "task_spelling.jsonl"  # four rows of EmoSet-8, one of UnbaisedEmo-6
+    assert run(path, into=tmp_path, options=(*PLAIN, "--protocol", "both")) == 0
+    content = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+    assert {name: task["n"] for name, task in content["tasks"].items()} == {"EmoSet-8": 4, "UnbiasedEmo-6": 1}
+    assert {name: task["n"] for name, task in content["paper"]["tasks"].items()} == {"EmoSet-8": 4}
+    assert content["paper"]["overall"]["n"] == 5
+    assert rows_of(tmp_path / "merged_conf.jsonl")[-1]["task"] == "UnbiasedEmo-6"
 
 
 def test_the_paper_protocol_alone_makes_no_other_evaluation(tmp_path, monkeypatch):

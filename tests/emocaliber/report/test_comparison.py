@@ -11,7 +11,7 @@ import pytest
 from emocaliber.metrics import scores as score_functions
 from emocaliber.metrics.intervals import Resampled, holm
 from emocaliber.report import comparison as module
-from emocaliber.report.as_json import comparison_json
+from emocaliber.report.as_json import comparison_content, metrics_json
 from emocaliber.report.comparison import (
     COMPARED,
     Difference,
@@ -97,19 +97,19 @@ def test_every_difference_of_a_small_case_by_hand():
     means = {one.name: found.task_means[one] for one in found.pooled}
     assert [run["acc"] for run in means["Overall"]] == pytest.approx([(1 / 2 + 1 / 3) / 2, (1 + 2 / 3) / 2])
     # Brier of a: (0.01 + 0.16 + 0.04 + 0.64) / 4; of b: (0.01 + 0.36 + 0.01 + 0 + 0.09) / 5.
-    assert overall(found)["brier"].value == pytest.approx(0.47 / 5 - 0.85 / 4)
+    assert overall(found)["brier"].difference == pytest.approx(0.47 / 5 - 0.85 / 4)
     # ECE of a: bins 0.1, 0.4, |1 - 1.6|, over 4; of b: |2 - 1.9|, 0.6, 0.1, 0.3, over 5.
-    assert overall(found)["ece"].value == pytest.approx(1.1 / 5 - 1.1 / 4)
+    assert overall(found)["ece"].difference == pytest.approx(1.1 / 5 - 1.1 / 4)
     # AUROC of a: right 0.9, 0.8 against wrong 0.4, 0.8: 3.5 of 4; of b: all above 0.1.
-    assert overall(found)["auroc"].value == pytest.approx(1 - 3.5 / 4)
+    assert overall(found)["auroc"].difference == pytest.approx(1 - 3.5 / 4)
     # AUGRC = area of wrong answers kept. a, most confident first: right; a tie of one right, one wrong
     # (2 * 0.5); wrong (1.5); wrong without confidence (2.5): 5 / 25. b: one wrong, second to last ... last.
-    assert overall(found)["augrc"].value == pytest.approx(0.5 / 25 - 5 / 25)
+    assert overall(found)["augrc"].difference == pytest.approx(0.5 / 25 - 5 / 25)
     # FI-2 of b has no wrong answer, so no AUROC and nothing to test.
     assert found.pairs[0].differences[found.sets[1]]["auroc"] == Difference(None, None, None, None)
     mcnemar = found.pairs[0].mcnemar[found.sets[-1]]
     # Rows 1, 3, 4 against row 2: p = 2 (1 + 4) / 16.
-    assert (mcnemar.only_first, mcnemar.only_other, mcnemar.p) == (1, 3, pytest.approx(10 / 16))
+    assert (mcnemar.only_first_right, mcnemar.only_other_right, mcnemar.p) == (1, 3, pytest.approx(10 / 16))
     assert found.runs == (RunAccount("a", 4, 1, 0, 4), RunAccount("b", 5, 0, 0, 5))
 
 
@@ -179,7 +179,7 @@ def test_neither_the_order_of_rows_nor_that_of_runs_changes_a_digit():
     straight = compare([("a", runs["a"]), ("b", runs["b"])], n_draws=100)
     for score in COMPARED:
         one, other = overall(turned)[score], overall(straight)[score]
-        assert (one.value, one.p) == (-other.value, other.p)
+        assert (one.difference, one.p) == (-other.difference, other.p)
         assert one.interval == pytest.approx([-end for end in other.interval[::-1]])
     assert compare(runs.items(), n_draws=100, seed=1).pairs != before.pairs
 
@@ -313,7 +313,7 @@ def test_a_run_without_confidence_has_accuracies_to_compare_and_nothing_else_to_
     first, other = run_of([True, False] * 4, [None] * 8), run_of([True, True] * 4)
     found = compare([("a", first), ("b", other)], n_draws=100)
     tests = overall(found)
-    assert {score for score in COMPARED if tests[score].value is None} == {
+    assert {score for score in COMPARED if tests[score].difference is None} == {
         "ece",
         "smooth_ece",
         "brier",
@@ -439,7 +439,7 @@ def test_markdown_escapes_whatever_a_name_holds():
 
 def test_json_is_complete_and_unrounded():
     found, files = hostile()
-    content = json.loads(comparison_json(found, files), parse_constant=pytest.fail)
+    content = json.loads(metrics_json(comparison_content(found, files)), parse_constant=pytest.fail)
     names = [*HOSTILE, "c"]
     assert [run["name"] for run in content["runs"]] == names
     assert [one["name"] for one in content["sets"]] == ["FI-2", "WebEmo-2", "Own", "ID VSA", "Overall"]
@@ -453,7 +453,7 @@ def test_json_is_complete_and_unrounded():
         assert pair["correction"]["n_tests"] == given.n_tests
         for one, tests in zip(pair["sets"], given.differences.values(), strict=True):
             assert set(one["scores"]) == set(COMPARED)
-            assert one["scores"]["acc"]["difference"] == tests["acc"].value
+            assert one["scores"]["acc"]["difference"] == tests["acc"].difference
             assert one["scores"]["acc"]["interval"] == list(tests["acc"].interval)
             assert set(one["mcnemar"]) == {"only_first_right", "only_other_right", "p"}
     assert content["evolution"][0]["group"] == "ID VSA"

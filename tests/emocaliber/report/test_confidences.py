@@ -273,11 +273,17 @@ def sample_report(records, n_draws=0, seed=0):
 
 def test_every_number_of_samples_by_hand():
     rows = sample_report(SAMPLED).overall
-    assert (rows.n, rows.fewest, rows.most, rows.n_tied, rows.n_undecided) == (4, 3, 3, 2, 1)
-    assert rows.mean_acc == pytest.approx((2 / 3 + 1 / 3 + 1 / 3 + 0) / 4)
+    assert (rows.n, rows.fewest_samples, rows.most_samples, rows.n_tied, rows.n_without_majority) == (
+        4,
+        3,
+        3,
+        2,
+        1,
+    )
+    assert rows.acc_mean_of_samples == pytest.approx((2 / 3 + 1 / 3 + 1 / 3 + 0) / 4)
     assert rows.agreement == pytest.approx((2 / 3 + 1 / 3 + 1 / 3 + 0) / 4)
     # The first samples have 1 right, the second 2, the third 1: 1/4, 2/4, 1/4.
-    assert rows.spread == pytest.approx(sqrt(1 / 48))
+    assert rows.acc_sd_between_samples == pytest.approx(sqrt(1 / 48))
     response, agreement, mean_stated = rows.confidences.values()
     # 0.9 right, 0.5 wrong, 0.4 without an answer, so wrong; wrong and without a confidence, kept last.
     assert response.n == 3
@@ -315,9 +321,9 @@ def test_tasks_groups_and_rows_without_samples():
     found = sample_report(records)
     assert [rows.name for rows in found.tasks] == ["EmoSet-8", "Zoo-3"]
     assert [rows.name for rows in found.pooled] == ["ID VER", "Overall"]
-    assert (found.overall.n, found.overall.fewest, found.overall.most) == (5, 2, 3)
-    assert found.overall.spread is None
-    assert found.tasks[1].mean_acc == 1.0
+    assert (found.overall.n, found.overall.fewest_samples, found.overall.most_samples) == (5, 2, 3)
+    assert found.overall.acc_sd_between_samples is None
+    assert found.tasks[1].acc_mean_of_samples == 1.0
     assert sample_report(records[-2:]) is None
 
 

@@ -1,6 +1,7 @@
 """Figures: which ones there are, that they show the numbers, and are the same for the same numbers."""
 
 import io
+import multiprocessing
 import warnings
 from contextlib import contextmanager
 from decimal import Decimal
@@ -14,10 +15,10 @@ from PIL import Image
 
 from emocaliber.report.figure_style import BLUE, encoded, figure_settings
 from emocaliber.report.figures import (
-    FigureDrawers,
     accuracy_vs_coverage,
     accuracy_vs_threshold,
     draw_figures,
+    drawing_process,
     figure_files,
     reliability_diagram,
     reliability_of_tasks,
@@ -98,8 +99,10 @@ def overlaps(figure):
 def test_every_figure_in_two_formats_but_none_of_a_group_without_a_confidence(monkeypatch):
     rows = [*many_rows("FI-2", "FI-8", "Mine-2"), row(0, "Abstract-8", None, True)]
     evaluation = evaluate(rows, n_draws=20)
-    some = draw_figures(evaluation, share=(1, 4))
-    assert len(some) == 4
+    with monkeypatch.context() as fewer:
+        fewer.setattr("emocaliber.report.figures._SELECTIVE", {})
+        some = draw_figures(evaluation)
+    assert len(some) == 8
     # The names of all, without drawing them.
     monkeypatch.setattr(
         "emocaliber.report.figures.encoded", lambda figure, suffixes: dict.fromkeys(suffixes, b"")
@@ -130,16 +133,19 @@ def test_every_figure_in_two_formats_but_none_of_a_group_without_a_confidence(mo
         assert b"CreationDate" not in pdf
 
 
-def test_different_numbers_are_different_pictures_and_equal_numbers_equal_bytes():
+def test_different_numbers_are_different_pictures_and_equal_numbers_equal_bytes(monkeypatch):
+    curve = {"accuracy_vs_coverage": accuracy_vs_coverage}
+    monkeypatch.setattr("emocaliber.report.figures._SELECTIVE", curve)
+
     def drawn(*rows):
-        return draw_figures(evaluate(rows, n_draws=10), share=(1, 4))  # two of the seven
+        return draw_figures(evaluate(rows, n_draws=10))
 
     right = drawn(row(1, "FI-2", "0.9", True), row(2, "FI-2", "0.4", False))
     wrong = drawn(row(1, "FI-2", "0.9", False), row(2, "FI-2", "0.3", False))
     with matplotlib.rc_context({"font.size": 20, "pdf.fonttype": 3}):
         same = drawn(row(2, "FI-2", "0.4", False), row(1, "FI-2", "0.9", True))
         assert matplotlib.rcParams["font.size"] == 20
-    assert len(right) == 4
+    assert len(right) == 8
     assert right == same
     assert all(right[name] != wrong[name] for name in right)
 
@@ -271,23 +277,23 @@ def test_rows_without_confidence_have_no_figures():
 
 
 @pytest.mark.slow
-def test_processes_draw_the_same_figures_and_one_that_dies_costs_none(monkeypatch):
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_process_draws_the_same_figures_and_costs_none_if_it_dies(monkeypatch, dies):
     evaluation = evaluate([row(1, "FI-2", "0.9", True), row(2, "FI-2", "0.4", False)], n_draws=0)
     expected = draw_figures(evaluation, (".png",))
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3})
-    with FigureDrawers((".png",)) as drawers:
-        processes = [process for process, _ in drawers._drawers]
-        processes[1].kill()
-        processes[1].join()
-        drawers.start(evaluation)
-        assert drawers.figures() == expected
-    assert [process.is_alive() for process in processes] == [False, False]
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    with drawing_process((".png",)) as draw:
+        [process] = multiprocessing.active_children()
+        if dies:
+            process.kill()
+            process.join()
+        assert draw(evaluation)() == expected
+    assert not process.is_alive()
 
 
-def test_on_one_core_there_are_no_processes(monkeypatch):
+def test_on_one_core_there_is_no_process(monkeypatch):
     evaluation = evaluate([row(1, "FI-2", None, True)], n_draws=0)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
-    with FigureDrawers((".png",)) as drawers:
-        assert drawers._drawers == []
-        drawers.start(evaluation)
-        assert drawers.figures() == {}
+    with drawing_process((".png",)) as draw:
+        assert multiprocessing.active_children() == []
+        assert draw(evaluation)() == {}

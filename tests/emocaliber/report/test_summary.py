@@ -140,7 +140,7 @@ def test_against_the_truth_by_hand():
     assert (truth.n, truth.n_with_confidence) == (4, 3)
     assert truth.acc == 0.25
     assert truth.bayes_acc == pytest.approx((3 * 0.75 + 0.5) / 4)
-    assert truth.gap == pytest.approx(0.2)
+    assert truth.mean_abs_confidence_minus_posterior == pytest.approx(0.2)
     assert evaluate([scored(5)]).overall.truth is None
 
 
@@ -316,22 +316,22 @@ def test_every_number_by_hand():
     assert (truth.n, truth.n_with_confidence, truth.forecast.n) == (6, 4, 3)
     assert truth.acc == pytest.approx(2 / 6)
     assert truth.bayes_acc == pytest.approx((0.5 + 0.5 + 1 + 1 + 0.5 + 0.5) / 6)
-    assert truth.gap == pytest.approx((0.3 + 0.3 + 0 + 0.4) / 4)
+    assert truth.mean_abs_confidence_minus_posterior == pytest.approx((0.3 + 0.3 + 0 + 0.4) / 4)
     assert truth.forecast.expected_acc == pytest.approx((0.5 + 0 + 1 + 0 + 0.25 + 0) / 6)
     # Bins 0.8, 0.3, 0.9 and 0.4 hold one known each.
     assert truth.forecast.soft_ece == pytest.approx((0.3 + 0.3 + 0 + 0.4) / 4)
     entropies = (0.5 * ln(2) + 0.5 * ln(4), ln(2), 0.0)
     crosses = (-0.5 * ln(0.8) - 0.5 * ln(0.1), -ln(0.35), -ln(0.999))
-    assert truth.forecast.cross_entropy == pytest.approx(sum(crosses) / 3)
-    assert truth.forecast.kl == pytest.approx((sum(crosses) - sum(entropies)) / 3)
+    assert truth.forecast.cross_entropy_nats == pytest.approx(sum(crosses) / 3)
+    assert truth.forecast.kl_nats == pytest.approx((sum(crosses) - sum(entropies)) / 3)
     # q - p: (0.3, -0.15, -0.15); (-0.15, -0.15, 0.3); nothing.
-    assert truth.forecast.brier == pytest.approx((0.135 + 0.135 + 0) / 3)
+    assert truth.forecast.brier_over_labels == pytest.approx((0.135 + 0.135 + 0) / 3)
 
 
 def test_gaps_of_one_bin_cancel_in_the_soft_ece_and_not_in_the_gap():
     truth = truth_of([known("joy", "0.3", (0.5, 0.5, 0)), known("joy", "0.39", (0.2, 0.8, 0))])
     assert truth.forecast.soft_ece == pytest.approx((0.2 - 0.19) / 2)
-    assert truth.gap == pytest.approx((0.2 + 0.19) / 2)
+    assert truth.mean_abs_confidence_minus_posterior == pytest.approx((0.2 + 0.19) / 2)
 
 
 def test_a_rounded_posterior_is_divided_by_its_sum():
@@ -339,8 +339,8 @@ def test_a_rounded_posterior_is_divided_by_its_sum():
     exact = truth_of([known("joy", "0.5", (1 / 3, 1 / 3, 1 / 3))])
     assert rounded.bayes_acc == pytest.approx(1 / 3)
     assert rounded.forecast.expected_acc == pytest.approx(1 / 3)
-    assert rounded.forecast.kl == pytest.approx(exact.forecast.kl)
-    assert rounded.forecast.brier == pytest.approx(exact.forecast.brier)
+    assert rounded.forecast.kl_nats == pytest.approx(exact.forecast.kl_nats)
+    assert rounded.forecast.brier_over_labels == pytest.approx(exact.forecast.brier_over_labels)
 
 
 def test_intervals_are_by_image_and_end_where_the_values_do():
@@ -350,9 +350,9 @@ def test_intervals_are_by_image_and_end_where_the_values_do():
     found = truth_of(rows, n_draws=10).forecast.intervals
     half = 1.959964 * sqrt(4 / 81)
     assert found["expected_acc"] == (pytest.approx(2 / 3 - half), 1.0)
-    assert set(found) == {"expected_acc", "cross_entropy", "kl", "brier"}
+    assert set(found) == {"expected_acc", "cross_entropy_nats", "kl_nats", "brier_over_labels"}
     assert set(truth_of(rows).forecast.intervals.values()) == {None}
-    assert truth_of(rows[:1], n_draws=10).forecast.intervals["kl"] is None
+    assert truth_of(rows[:1], n_draws=10).forecast.intervals["kl_nats"] is None
 
 
 def test_the_log_and_metrics_json_hold_the_truth():

@@ -93,7 +93,7 @@ def test_nothing_is_said_of_samples_and_distributions_where_there_are_none(tmp_p
         ({"samples": "joy"}, "row 'Artworks-5-1': samples is not a list of texts; make it the responses"),
         (
             {"votes": {"awe": 1}},
-            "row 'Artworks-5-1': votes give 'awe' 1; use candidates and numbers of raters",
+            "predictions.jsonl:1: votes give 'awe' 1; use candidates and numbers of raters",
         ),
         ({"ground_truth": None}, "predictions.jsonl:1: no ground_truth; give the true label"),
         (
