@@ -73,16 +73,11 @@ def metrics_content(
 
 
 def _pooled(summary: Summary, task_mean: TaskMean, tasks: Sequence[str]) -> dict[str, Any]:
+    means = asdict(task_mean)
     return {
         "tasks": list(tasks),
         "samples": _summary(summary),
-        "task_mean": {
-            **task_mean.scores,
-            "intervals": task_mean.intervals,
-            "n_tasks": task_mean.n_tasks,
-            "auroc_gained_by_pooling": task_mean.pooling_gain,
-            "auroc_gained_by_pooling_interval": task_mean.pooling_gain_interval,
-        },
+        "task_mean": {**means.pop("scores"), **means},
     }
 
 

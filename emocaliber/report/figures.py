@@ -351,13 +351,13 @@ def draw_figures(evaluation: Evaluation, suffixes: Sequence[str] = SUFFIXES) -> 
 
     Args:
         evaluation: what they show; a group without any confidence has none.
-        suffixes: of the files, `.png`, `.pdf` or both.
+        suffixes: of the files, `.png`, `.pdf` or both; none for no figures.
     Returns:
         Content per file name, the same bytes for the same numbers; can be empty.
     """
     drawn = [row for row in evaluation.pooled if row.n_with_confidence]
     figures: dict[str, Callable[[], Figure]] = {}
-    if drawn:
+    if drawn and suffixes:
         figures[_TASKS] = partial(reliability_of_tasks, evaluation.tasks)
         figures |= {_reliability(row.name): partial(reliability_diagram, row) for row in drawn}
         figures |= {name: partial(draw, drawn) for name, draw in _SELECTIVE.items()}
@@ -372,19 +372,18 @@ def _reliability(name: str) -> str:
     return f"reliability_{name.lower().replace(' ', '_')}"
 
 
+Drawing = Callable[[Evaluation], Callable[[], dict[str, bytes]]]
+"""Begins to draw an evaluation, and gives a function that waits for what `draw_figures` gives."""
+
+
 @contextmanager
-def drawing_process(
-    suffixes: Sequence[str],
-) -> Iterator[Callable[[Evaluation], Callable[[], dict[str, bytes]]]]:
+def drawing_process(suffixes: Sequence[str]) -> Iterator[Drawing]:
     """A process that draws figures beside other work; a context, at whose end it is gone.
 
-    Make it early: it imports matplotlib while the rows are still read. On a single core there is none.
-
-    Yields:
-        What begins to draw an evaluation, and gives a function that waits for what `draw_figures` gives. A
-        process that has died is left out.
+    Make it early: it imports matplotlib while the rows are still read. On a single core, and for no suffixes,
+    there is none. A process that has died is left out.
     """
-    if len(os.sched_getaffinity(0)) < 2:
+    if not suffixes or len(os.sched_getaffinity(0)) < 2:
         yield lambda evaluation: partial(draw_figures, evaluation, suffixes)
         return
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang

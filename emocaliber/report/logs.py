@@ -106,7 +106,7 @@ def _discrimination_section(evaluation: Evaluation) -> str:
             row.name,
             with_interval(row.auroc, row.intervals["auroc"]),
             own_interval(mean, "auroc"),
-            with_interval(mean.pooling_gain, mean.pooling_gain_interval),
+            with_interval(mean.auroc_gained_by_pooling, mean.auroc_gained_by_pooling_interval),
             own_interval(row, "average_precision"),
         ]
 

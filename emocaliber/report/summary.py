@@ -130,14 +130,14 @@ class Summary(Scores):
 class TaskMean:
     """The plain mean of each score over the `n_tasks` tasks in which it is defined, with 95 % intervals.
 
-    `pooling_gain`: AUROC of all rows together less the mean AUROC within the tasks, and its interval.
+    `auroc_gained_by_pooling`: AUROC of all rows less the mean AUROC within the tasks, and its interval.
     """
 
     scores: dict[str, float | None]
     intervals: dict[str, Interval | None]
     n_tasks: dict[str, int]
-    pooling_gain: float | None
-    pooling_gain_interval: Interval | None
+    auroc_gained_by_pooling: float | None
+    auroc_gained_by_pooling_interval: Interval | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,8 +329,8 @@ def _task_mean(pooled: Resampled, tasks: Sequence[Resampled]) -> TaskMean:
         scores={score: within.value(score) for score in SCORES},
         intervals={score: within.interval(score) for score in SCORES},
         n_tasks={score: sum(task.value(score) is not None for task in tasks) for score in SCORES},
-        pooling_gain=gain,
-        pooling_gain_interval=interval(gain, draws),
+        auroc_gained_by_pooling=gain,
+        auroc_gained_by_pooling_interval=interval(gain, draws),
     )
 
 
@@ -339,7 +339,7 @@ def pooling_warnings(evaluation: Evaluation) -> list[str]:
     lines = []
     for row in evaluation.pooled:
         mean = evaluation.task_means[row.name]
-        if mean.pooling_gain_interval is not None and mean.pooling_gain_interval[0] > 0:
+        if mean.auroc_gained_by_pooling_interval is not None and mean.auroc_gained_by_pooling_interval[0] > 0:
             lines.append(
                 f"warning: pooling inflates the ROC AUC of {row.name}: {percent(row.auroc)} over all its "
                 f"rows, {percent(mean.scores['auroc'])} within its tasks; the rest is how hard the tasks are"

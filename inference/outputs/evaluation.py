@@ -7,7 +7,6 @@ import argparse
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,11 @@ from emocaliber.report.as_json import UNIT, metrics_content, metrics_json
 from emocaliber.report.collector import Collector
 from emocaliber.report.confidences import ConfidenceCollector
 from emocaliber.report.confidences_section import best_lines
-from emocaliber.report.figures import drawing_process, figure_files
+from emocaliber.report.figure_style import SUFFIXES
+from emocaliber.report.figures import Drawing, drawing_process, figure_files
 from emocaliber.report.logs import confidence_part, metric_conf_log, metric_log, metric_part
 from emocaliber.report.page import MOST_ROWS, PageRow, page_row, write_page
-from emocaliber.report.summary import Evaluation, pooling_warnings, summarise
+from emocaliber.report.summary import pooling_warnings, summarise
 from emocaliber.scoring import ScoredRow, score
 from inference.outputs.staging import replace_together
 from inference.runs.run_folder import image_root_of_run
@@ -60,10 +60,8 @@ def evaluate_files(arguments: argparse.Namespace) -> tuple[list[str], list[str]]
     lines: list[str] = []
 
     def write_into(folder: Path) -> None:
-        with ExitStack() as stack:
-            draw = None
-            if arguments.protocol != "paper" and not arguments.no_figures:
-                draw = stack.enter_context(drawing_process((".png", ".pdf") if arguments.pdf else (".png",)))
+        has_figures = arguments.protocol != "paper" and not arguments.no_figures
+        with drawing_process(SUFFIXES[: 1 + arguments.pdf] if has_figures else ()) as draw:
             with JsonlAppender(folder / "merged_conf.jsonl") as merged:
                 scored = _read_and_score(arguments, clusters, merged.write)
             if arguments.protocol == "paper":
@@ -164,12 +162,7 @@ def _read_clusters(path: Path | None) -> dict[str, str]:
     raise RecordError(f"{path}: no clusters.json with `images`; write one by data/check_leakage.py")
 
 
-def _write_default(
-    folder: Path,
-    scored: Scored,
-    arguments: argparse.Namespace,
-    draw: Callable[[Evaluation], Callable[[], dict[str, bytes]]] | None,
-) -> list[str]:
+def _write_default(folder: Path, scored: Scored, arguments: argparse.Namespace, draw: Drawing) -> list[str]:
     """Write the logs, metrics.json, figures and page; with the paper's protocol, its logs and what differs.
 
     Returns:
@@ -177,7 +170,7 @@ def _write_default(
     """
     draws = (arguments.draws, arguments.seed)
     evaluation = summarise(scored.rows, *draws)
-    drawn = draw(evaluation) if draw else None
+    drawn = draw(evaluation)
     samples, confidences = scored.confidences.sample_report(*draws), scored.confidences.report(*draws)
     content = metrics_content(evaluation, {"predictions": arguments.predictions}, samples, confidences)
     printed = [metric_part(evaluation), "", confidence_part(evaluation), *pooling_warnings(evaluation)]
@@ -205,11 +198,11 @@ def _write_default(
             title=arguments.output_dir.resolve().name,
             image_root=arguments.image_root or image_root_of_run(Path(arguments.predictions[0])),
         )
-    if drawn is not None:
-        figures = drawn()
-        for name, picture in figures.items():
-            (folder / name).write_bytes(picture)
-        printed += [] if figures else ["No figures: no row states a confidence."]
+    figures = drawn()
+    for name, picture in figures.items():
+        (folder / name).write_bytes(picture)
+    if not figures and not arguments.no_figures:
+        printed.append("No figures: no row states a confidence.")
     if not arguments.no_page and scored.n_rows > MOST_ROWS:
         printed.append(f"No page: {scored.n_rows} rows, more than the {MOST_ROWS} that it holds.")
     return printed

@@ -256,7 +256,7 @@ def test_pooling_tasks_of_different_difficulty_is_warned_of():
     evaluation = evaluate([*easy, *hard], n_draws=200)
     mean = evaluation.task_means["ID VER"]
     assert mean.scores["auroc"] == 0.5
-    assert mean.pooling_gain == pytest.approx(0.4)
+    assert mean.auroc_gained_by_pooling == pytest.approx(0.4)
     assert "warning: pooling inflates the ROC AUC of ID VER: 90.00 over all its rows, 50.00 within" in (
         metric_conf_log(evaluation)
     )
