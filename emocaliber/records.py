@@ -87,7 +87,7 @@ def iterate_with_places(
             yield where, row
 
 
-def _named(record: Record, repeats: Counter[str], *, keep_task: bool) -> Record:
+def _named(record: Record, repeats: Counter[str], *, keep_task: bool = False) -> Record:
     """Give a sound row its task's table name, or the written one, and an id, from its content if need be."""
     named = {**record, "task": canonical_task(record["task"])}
     row = record if keep_task else named

@@ -8,7 +8,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from emocaliber.metrics import scores as score_functions
+from emocaliber.metrics import calibration
 from emocaliber.metrics.intervals import Resampled, holm
 from emocaliber.report import comparison as module
 from emocaliber.report.as_json import comparison_content, metrics_json
@@ -249,7 +249,7 @@ def test_the_interval_covers_a_known_difference_about_as_often_as_it_says(withou
 @pytest.fixture
 def without_smooth_ece(monkeypatch):
     # Finding its width takes most of the time.
-    monkeypatch.setattr(score_functions, "smooth_ece", lambda levels, _: np.full(levels.n.shape[:-1], np.nan))
+    monkeypatch.setattr(calibration, "smooth_ece", lambda levels, *_: np.full(levels.n.shape[:-1], np.nan))
 
 
 def brier_of(skill, spread):
