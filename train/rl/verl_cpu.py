@@ -22,18 +22,13 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
-import verl.utils.distributed
-import verl.utils.fsdp_utils
+import verl.utils.distributed as verl_distributed
+import verl.utils.fsdp_utils as verl_fsdp
 from torch.distributed.fsdp import CPUOffloadPolicy
 from verl.plugin.platform.platform_base import PlatformBase
 from verl.plugin.platform.platform_manager import PlatformRegistry
 from verl.workers.rollout import base as verl_rollout
 from verl.workers.rollout.replica import RolloutReplicaRegistry
-
-from train.rl.verl_cpu_rollout import TransformersReplica
-
-verl_distributed: Any = verl.utils.distributed
-verl_fsdp: Any = verl.utils.fsdp_utils
 
 VERL_VERSION = "0.9.1"
 ROLLOUT_NAME = "transformers_cpu"
@@ -130,7 +125,14 @@ class PlatformCPU(PlatformBase):
     profiler_start = profiler_stop = cudart = _nothing
 
 
-RolloutReplicaRegistry.register(ROLLOUT_NAME, lambda: TransformersReplica)
+def _load_replica() -> Any:
+    # Late: verl imports this module in the middle of its own import, when what that one needs is not there.
+    from train.rl.verl_cpu_rollout import TransformersReplica
+
+    return TransformersReplica
+
+
+RolloutReplicaRegistry.register(ROLLOUT_NAME, _load_replica)
 
 # REPLACED 1: the worker's side of a rollout has no public way to register.
 verl_rollout._ROLLOUT_REGISTRY[(ROLLOUT_NAME, "async")] = "train.rl.verl_cpu_rollout.TransformersAdapter"
