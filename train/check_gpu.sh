@@ -61,7 +61,7 @@ run_stage() {
   (($(grep -c '"response"' "$answers/predictions.jsonl") == N_ANSWERS)) || return 1
 }
 
-"$EMOCALIBER_PYTHON" - <<'PYTHON'
+"$EMOCALIBER_PYTHON" -I - <<'PYTHON'
 from importlib.metadata import version
 
 names = ("torch", "transformers", "vllm", "ms-swift", "verl")

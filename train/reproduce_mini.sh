@@ -48,7 +48,7 @@ if [[ -z "${seeds[*]}" || -n "$(printf '%s\n' "${seeds[@]}" | sort | uniq -d)" ]
   exit 2
 fi
 cores=()
-for core in $("$EMOCALIBER_PYTHON" -c 'import os; print(*sorted(os.sched_getaffinity(0)))'); do cores+=("$core"); done
+for core in $("$EMOCALIBER_PYTHON" -I -c 'import os; print(*sorted(os.sched_getaffinity(0)))'); do cores+=("$core"); done
 if nvidia-smi -L >/dev/null 2>&1; then
   if ((${N_JOBS:-1} > 1)); then
     echo "error: N_JOBS=$N_JOBS: on a GPU seeds run one after another; leave it out" >&2

@@ -97,7 +97,8 @@ def test_stage_3_by_verl(folder: Path) -> None:
     output = folder / "output" / "stage3"
     rows = [row for row in read_reward_log(output / "rewards.jsonl") if row["split"] == "train"]
     assert Counter(row["step"] for row in rows) == {0: 16, 1: 16}
-    assert set(Counter(row["id"] for row in rows).values()) == {4}, "four rollouts a prompt"
+    groups = Counter((row["step"], row["id"]) for row in rows)
+    assert set(groups.values()) == {4}, "four rollouts a prompt"
     for row in rows:
         parts = compute_reward(row["response"], row["truth"], list(TASKS[row["task"]].labels), "brier")
         assert parts == {name: row[name] for name in parts}
