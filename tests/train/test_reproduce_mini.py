@@ -112,6 +112,7 @@ def test_what_is_there_is_not_done_again(tmp_path: Path) -> None:
     assert (tmp_path / "evolution.png").is_file()
 
 
+@pytest.mark.slow
 def test_results_of_other_settings_are_not_taken(tmp_path: Path) -> None:
     all_parts_done(tmp_path)
     assert reproduce(tmp_path, SEEDS="0", **FEW).returncode == 0
@@ -164,6 +165,7 @@ def test_tables_that_fail_name_their_log(tmp_path: Path) -> None:
     assert reproduce(tmp_path, SEEDS="0", **FEW).returncode == 0
 
 
+@pytest.mark.slow
 def test_seeds_side_by_side_share_the_cores_and_one_that_fails_leaves_the_others(tmp_path: Path) -> None:
     for seed in (0, 1, 2):
         all_parts_done(tmp_path, seed)
